@@ -1,0 +1,1 @@
+"""Streaming experiment tracking. What a training job uses is here; see `runtide.init`."""

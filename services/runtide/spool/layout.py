@@ -1,0 +1,149 @@
+"""Names and small files of the spool: where things lie, who speaks, how far it is shipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STREAM_FILE = "stream.json"
+POSITION_FILE = "position.json"
+REJECTED_DIR = "rejected"
+SEGMENT_SUFFIX = ".seg"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """Who speaks in a stream, and where it goes: stream.json."""
+
+    stream: str
+    """Sorts by opening time: 12 hex digits of milliseconds since the epoch, then 20 random ones."""
+    project: str
+    """As asked for; empty leaves it to the token."""
+    run_id: str
+    rank: int
+    attempt: int
+    host: str
+    role: int
+    """A value of `runtide.v1.Role`."""
+    pid: int
+    """Of the process that writes the stream, in the pid namespace of the host key."""
+    started: float
+    """The process's start time as psutil gives it (`Process.create_time()`): a pid alone may be reused."""
+    url: str
+    token: str = ""
+    parent_reports: bool = False
+    """True under `runtide run`: the parent says how the process ended, so the agent need not guess."""
+    launch_id: str = ""
+    ca_file: str = ""
+    """PEM of the authority that signed the gateway's certificate, for grpcs:// with a private one."""
+
+    def write(self, folder: Path) -> None:
+        """Write stream.json, readable by its owner only."""
+        replace_file(folder / STREAM_FILE, json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> StreamInfo:
+        """Read stream.json; fields that this version does not know are ignored. Raises OSError and ValueError."""
+        found = json.loads((folder / STREAM_FILE).read_text())
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in found.items() if name in known})
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a stream has come: position.json. Written by the agent, read by the job."""
+
+    acknowledged: int = 0
+    """Everything below is beyond any process death."""
+    stored: int = 0
+    """Everything below is in ClickHouse; may lag behind `acknowledged` in Kafka mode."""
+    gap_records: int = 0
+    """Records that the agent had to declare lost: damaged or refused."""
+    error: str = ""
+    """Why nothing moves now; empty when all is well."""
+
+    def write(self, folder: Path) -> None:
+        """Replace position.json."""
+        replace_file(folder / POSITION_FILE, json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Position:
+        """Read position.json; a missing or torn one is the beginning."""
+        try:
+            found: dict[str, Any] = json.loads((folder / POSITION_FILE).read_text())
+        except (OSError, ValueError):
+            return cls()
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in found.items() if name in known})
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file with mode 0600 so that a reader sees the old or the new content, never half of it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)  # noqa: PTH105  one call, and atomic
+
+
+def segment_name(offset: int) -> str:
+    """File name of the segment that begins at `offset`."""
+    return f"{offset:020d}{SEGMENT_SUFFIX}"
+
+
+def segments(folder: Path) -> list[tuple[int, Path]]:
+    """The stream's segments as (first offset, path), in order."""
+    found = [path for path in folder.iterdir() if path.suffix == SEGMENT_SUFFIX and path.stem.isdigit()]
+    return sorted((int(path.stem), path) for path in found)
+
+
+def default_root() -> Path:
+    """Where spools are kept unless init(dir=...) or RUNTIDE_DIR says otherwise."""
+    if told := os.environ.get("RUNTIDE_DIR"):
+        return Path(told).expanduser().absolute()
+    home = os.environ.get("RUNTIDE_HOME") or "~/.runtide"
+    return Path(home).expanduser().absolute() / "spool"
+
+
+def host_key() -> str:
+    """Name of this host, boot and pid namespace: pids and locks mean something only within one."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "host"
+    return f"{host}-{_boot_id()[:8]}-{_pid_namespace()}"
+
+
+def host_folder(root: Path) -> Path:
+    """The folder of this host's streams within a spool root, which may be shared between hosts."""
+    return root / host_key()
+
+
+def runtime_folder(root: Path) -> Path:
+    """Where the agent of a spool root has its lock and socket: local to the host, since flock on NFS acts across hosts.
+
+    Short, because a unix socket's path may have no more than about 100 characters.
+    """
+    import hashlib
+
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    name = hashlib.sha256(str(host_folder(root)).encode()).hexdigest()[:16]
+    return base / f"runtide-{os.getuid()}" / name
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    except OSError:  # macOS: the time of boot does as well
+        import psutil
+
+        return f"{int(psutil.boot_time()):08x}"
+
+
+def _pid_namespace() -> str:
+    try:
+        return re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  not a path to follow
+    except OSError:
+        return "0"

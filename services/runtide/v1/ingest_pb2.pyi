@@ -1,0 +1,128 @@
+from runtide.v1 import records_pb2 as _records_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PushRequest(_message.Message):
+    __slots__ = ("ranges", "agent")
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[Range]
+    agent: str
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., agent: _Optional[str] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("stream", "offset", "run_id", "rank", "attempt", "host", "role", "project", "key_sets", "gap", "body")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    KEY_SETS_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    offset: int
+    run_id: str
+    rank: int
+    attempt: int
+    host: str
+    role: _records_pb2.Role
+    project: str
+    key_sets: _containers.RepeatedCompositeFieldContainer[_records_pb2.KeySet]
+    gap: _records_pb2.Gap
+    body: bytes
+    def __init__(self, stream: _Optional[str] = ..., offset: _Optional[int] = ..., run_id: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., host: _Optional[str] = ..., role: _Optional[_Union[_records_pb2.Role, str]] = ..., project: _Optional[str] = ..., key_sets: _Optional[_Iterable[_Union[_records_pb2.KeySet, _Mapping]]] = ..., gap: _Optional[_Union[_records_pb2.Gap, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class PushResponse(_message.Message):
+    __slots__ = ("acks",)
+    ACKS_FIELD_NUMBER: _ClassVar[int]
+    acks: _containers.RepeatedCompositeFieldContainer[Ack]
+    def __init__(self, acks: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ...) -> None: ...
+
+class Ack(_message.Message):
+    __slots__ = ("stream", "acknowledged", "refusal")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    acknowledged: int
+    refusal: Refusal
+    def __init__(self, stream: _Optional[str] = ..., acknowledged: _Optional[int] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("code", "field", "value", "limit", "offset")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    field: str
+    value: str
+    limit: str
+    offset: int
+    def __init__(self, code: _Optional[str] = ..., field: _Optional[str] = ..., value: _Optional[str] = ..., limit: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class PreflightRequest(_message.Message):
+    __slots__ = ("project", "run_id", "launch_id")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    LAUNCH_ID_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    run_id: str
+    launch_id: str
+    def __init__(self, project: _Optional[str] = ..., run_id: _Optional[str] = ..., launch_id: _Optional[str] = ...) -> None: ...
+
+class PreflightResponse(_message.Message):
+    __slots__ = ("project", "run_exists", "run_state", "attempt", "time_us", "limits")
+    class LimitsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    RUN_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    RUN_STATE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    run_exists: bool
+    run_state: str
+    attempt: int
+    time_us: int
+    limits: _containers.ScalarMap[str, int]
+    def __init__(self, project: _Optional[str] = ..., run_exists: bool = ..., run_state: _Optional[str] = ..., attempt: _Optional[int] = ..., time_us: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ("project", "streams")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    streams: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, project: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StatusResponse(_message.Message):
+    __slots__ = ("streams",)
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    streams: _containers.RepeatedCompositeFieldContainer[StreamStatus]
+    def __init__(self, streams: _Optional[_Iterable[_Union[StreamStatus, _Mapping]]] = ...) -> None: ...
+
+class StreamStatus(_message.Message):
+    __slots__ = ("stream", "stored", "holes")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    HOLES_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    stored: int
+    holes: int
+    def __init__(self, stream: _Optional[str] = ..., stored: _Optional[int] = ..., holes: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,141 @@
+"""Record framing: how one record becomes bytes of a stream, and how its edges are found again.
+
+An element is what protobuf writes for one entry of `Batch.records`: tag 0x0a, the length as a varint, the record. A
+record ends with its CRC-32, so that damage is found before bytes are decoded into wrong values. Positions are relative
+to the buffer that is given; callers add the offset of its first byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+from zlib import crc32
+
+ELEMENT_TAG = 0x0A
+CRC_TAG = 0x7D
+CRC_BYTES = 5
+"""Length of the crc field that closes every record: one tag byte and four bytes."""
+
+_CRC = struct.Struct("<BI")
+_MAX_VARINT_BYTES = 5
+
+
+class FramingError(ValueError):
+    """The bytes at `position` are not a whole, undamaged element; `reason` says why."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"{reason} at byte {position}")
+        self.position = position
+        self.reason = reason
+
+
+class Element(NamedTuple):
+    """Where one element lies in a buffer: [start, end), its record without the crc is [record, end - CRC_BYTES)."""
+
+    start: int
+    record: int
+    end: int
+
+
+def varint(value: int) -> bytes:
+    """Encode an unsigned varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def seal(record: bytes) -> bytes:
+    """Make an element of a serialized Record that has no crc yet."""
+    return b"".join((b"\x0a", varint(len(record) + CRC_BYTES), record, _CRC.pack(CRC_TAG, crc32(record))))
+
+
+def elements(body: bytes | memoryview, start: int = 0) -> Iterator[Element]:
+    """Walk the elements of `body` from `start`, without looking at the crc.
+
+    Raises FramingError at the first byte that does not begin a whole element; what was yielded before it is sound in
+    its framing. A torn tail shows as reason "truncated".
+    """
+    position, size = start, len(body)
+    while position < size:
+        if body[position] != ELEMENT_TAG:
+            raise FramingError(position, "not a record")
+        at, length, shift = position + 1, 0, 0
+        while True:
+            if at >= size:
+                raise FramingError(position, "truncated")
+            byte = body[at]
+            at += 1
+            length |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift >= 7 * _MAX_VARINT_BYTES:
+                raise FramingError(position, "length is not a varint")
+        if length < CRC_BYTES:
+            raise FramingError(position, "record without crc")
+        if at + length > size:
+            raise FramingError(position, "truncated")
+        yield Element(position, at, at + length)
+        position = at + length
+
+
+def sound(body: bytes | memoryview, element: Element) -> bool:
+    """Say whether an element's crc fits its bytes."""
+    cut = element.end - CRC_BYTES
+    tag, crc = _CRC.unpack_from(body, cut)
+    return bool(tag == CRC_TAG and crc == crc32(body[element.record : cut]))
+
+
+def check(body: bytes | memoryview) -> int:
+    """Check framing and crc of a whole body and return its number of records. Raises FramingError."""
+    count = 0
+    view = memoryview(body)
+    unpack = _CRC.unpack_from
+    for start, record, end in elements(view):
+        cut = end - CRC_BYTES
+        tag, crc = unpack(view, cut)
+        if tag != CRC_TAG or crc != crc32(view[record:cut]):
+            raise FramingError(start, "crc does not fit")
+        count += 1
+    return count
+
+
+def field_number(body: bytes | memoryview, element: Element) -> int:
+    """The field number of the record's first field, which is its kind (see `Record.said`); 0 for an empty record."""
+    at, number, shift = element.record, 0, 0
+    while at < element.end - CRC_BYTES:
+        byte = body[at]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number >> 3
+        at, shift = at + 1, shift + 7
+    return 0
+
+
+STEP_FIELD = 3
+KEY_SET_FIELD = 2
+LOG_LINE_FIELD = 5
+
+
+class StepEncoder:
+    """Encodes the Steps of one key set. All have the same layout, so one struct call writes everything but the crc."""
+
+    def __init__(self, key_set: int, count: int) -> None:
+        """`key_set` is the id that the stream gave to the names, `count` the number of values of every step."""
+        packed = b"\x22" + varint(8 * count)
+        step_length = 5 + 9 + 9 + len(packed) + 8 * count
+        inner = b"\x1a" + varint(step_length)
+        head = b"\x0a" + varint(len(inner) + step_length + CRC_BYTES)
+        self._skip = len(head)
+        start = head + inner + b"\x0d" + struct.pack("<I", key_set) + b"\x11"
+        self._layout = struct.Struct(f"<{len(start)}sqBq{len(packed)}s{count}d")
+        self._start, self._packed = start, packed
+
+    def encode(self, step: int, time_us: int, values: list[float] | tuple[float, ...]) -> bytes:
+        """Return the element of one Step. Raises struct.error where the step does not fit 64 bits."""
+        said = self._layout.pack(self._start, step, 0x19, time_us, self._packed, *values)
+        return said + _CRC.pack(CRC_TAG, crc32(said[self._skip :]))

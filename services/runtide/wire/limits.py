@@ -1,0 +1,36 @@
+"""Every limit of the wire in one table. Refusals name the field, the value and the limit from here."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+RECORD_BYTES = 256 * KIB
+"""One record. Larger things are artifacts, referred to by digest."""
+
+BATCH_BYTES = 900 * KIB
+"""The body of one range. Kafka's default for a message is 1 MiB; what is left is for the envelope."""
+
+PUSH_BYTES = 3 * MIB
+"""All bodies of one Push; gRPC's default for a message is 4 MiB."""
+
+PUSH_RANGES = 256
+"""Ranges in one Push."""
+
+KEY_SET_NAMES = 1024
+"""Metric names of one key set; a log() with more is several Steps."""
+
+NAME_BYTES = 1024
+"""A metric name, configuration key, run name or tag, in UTF-8."""
+
+LOG_LINE_BYTES = 32 * KIB
+"""One captured console line; longer ones are cut and say so."""
+
+IDENTITY_BYTES = 256
+"""A project, run id, stream id or host name."""
+
+SEGMENT_BYTES = 16 * MIB
+"""One spool segment file."""
+
+SPOOL_BYTES = 4 * 1024 * MIB
+"""Default disk budget of one stream's unacknowledged bytes."""
