@@ -1,0 +1,1 @@
+"""The warehouse room: everything that knows ClickHouse. Schema, writer, ledger, verification and queries."""
