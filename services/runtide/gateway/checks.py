@@ -1,0 +1,109 @@
+"""What a gateway looks at before it takes bytes in: identity, sizes, framing and crc. Pure.
+
+What is wrong with a whole Push is raised; what is wrong with one range is returned, and its neighbours go on.
+"""
+
+from __future__ import annotations
+
+from runtide.gateway.limits import Limits
+from runtide.v1 import ingest_pb2 as pb
+from runtide.wire import framing
+from runtide.wire.errors import BadInput
+
+MAX_OFFSET = 2**62
+"""No stream has this many bytes: a larger offset is a mistake."""
+
+FRAMING_CODES = {"crc does not fit": "crc", "record too large": "record_too_large"}
+"""Codes of a refusal by the reason of a FramingError; every other reason is `framing`."""
+
+
+def check_push(request: pb.PushRequest, limits: Limits) -> int:
+    """Return the bytes of all bodies. Raises BadInput where the whole Push breaks a limit."""
+    if len(request.ranges) > limits.push_ranges:
+        raise BadInput("ranges", len(request.ranges), f"a Push has at most {limits.push_ranges} (push_ranges)")
+    size = sum(len(range_.body) for range_ in request.ranges)
+    if size > limits.push_bytes:
+        raise BadInput("ranges.body", f"{size} bytes", f"a Push has at most {limits.push_bytes} (push_bytes)")
+    whole = request.ByteSize()
+    if whole > size + limits.push_envelope_bytes:
+        limit = f"beside its bodies a Push has at most {limits.push_envelope_bytes} (push_envelope_bytes)"
+        raise BadInput("Push", f"{whole - size} bytes", limit)
+    return size
+
+
+def check_range(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
+    """Return the number of records in a sound range, or why it will never be taken."""
+    return (
+        _identity(range_, limits)
+        or _extent(range_, limits)
+        or _key_sets(range_, limits)
+        or (0 if range_.HasField("gap") else _body(range_, limits))
+    )
+
+
+def end_of(range_: pb.Range) -> int:
+    """The stream's offset behind a range."""
+    return range_.offset + (range_.gap.length if range_.HasField("gap") else len(range_.body))
+
+
+def _refusal(code: str, field: str, value: object, limit: str, offset: int = 0) -> pb.Refusal:
+    return pb.Refusal(code=code, field=field, value=str(value)[:200], limit=limit, offset=offset)
+
+
+def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
+    texts = {"stream": range_.stream, "run_id": range_.run_id, "host": range_.host, "project": range_.project}
+    for field, text in texts.items():
+        if not text:
+            if field in {"stream", "run_id"}:
+                return _refusal("identity", field, "empty", "it must be given", range_.offset)
+            continue
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > limits.identity_bytes:
+            limit = f"at most {limits.identity_bytes} bytes (identity_bytes)"
+            return _refusal("identity", field, f"{size} bytes", limit, range_.offset)
+        if not text.isprintable():
+            return _refusal("identity", field, ascii(text), "printable characters only", range_.offset)
+    if range_.rank < -1:
+        return _refusal("identity", "rank", range_.rank, "-1 (the host) or more", range_.offset)
+    return None
+
+
+def _extent(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
+    gap, size = range_.HasField("gap"), len(range_.body)
+    if gap == bool(size):
+        value = "both" if gap else "neither"
+        return _refusal("extent", "body, gap", value, "a range has one of them", range_.offset)
+    if gap and not range_.gap.length:
+        return _refusal("extent", "gap.length", 0, "at least 1", range_.offset)
+    if end_of(range_) > MAX_OFFSET:
+        return _refusal("extent", "offset", range_.offset, f"a range ends before {MAX_OFFSET}", range_.offset)
+    if size > limits.batch_bytes:
+        limit = f"at most {limits.batch_bytes} (batch_bytes)"
+        return _refusal("batch_too_large", "body", f"{size} bytes", limit, range_.offset)
+    whole = range_.ByteSize() + limits.identity_bytes  # the project may be filled in
+    if whole > limits.range_bytes:
+        limit = f"at most {limits.range_bytes} with its key sets (range_bytes)"
+        return _refusal("batch_too_large", "range", f"{whole} bytes", limit, range_.offset)
+    return None
+
+
+def _key_sets(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
+    for key_set in range_.key_sets:
+        if len(key_set.names) > limits.key_set_names:
+            limit = f"at most {limits.key_set_names} (key_set_names)"
+            return _refusal("key_set", "key_sets.names", len(key_set.names), limit, range_.offset)
+        for name in key_set.names:
+            size = len(name) if name.isascii() else len(name.encode())
+            if size > limits.name_bytes:
+                limit = f"at most {limits.name_bytes} bytes (name_bytes)"
+                return _refusal("key_set", "key_sets.names", f"{size} bytes", limit, range_.offset)
+    return None
+
+
+def _body(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
+    try:
+        return framing.check(range_.body, limits.record_bytes)
+    except framing.FramingError as error:
+        code = FRAMING_CODES.get(error.reason, "framing")
+        limit = f"at most {limits.record_bytes} bytes (record_bytes)" if code == "record_too_large" else "whole records"
+        return _refusal(code, "body", str(error), limit, range_.offset + error.position)

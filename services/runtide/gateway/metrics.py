@@ -1,0 +1,35 @@
+"""What a gateway counts, in one table, in a registry of its own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+PUSH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The gateway's metrics. No label has a project or run in it: their number has no bound."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.calls = self._counter("calls", "Calls answered", "method", "code")
+        self.push_seconds = Histogram(
+            "runtide_gateway_push_seconds",
+            "Time from a Push to its answer",
+            buckets=PUSH_SECONDS,
+            registry=self.registry,
+        )
+        self.ranges = self._counter("ranges", "Ranges acknowledged")
+        self.records = self._counter("records", "Records in acknowledged ranges")
+        self.bytes = self._counter("bytes", "Bytes of bodies in acknowledged ranges")
+        self.gaps = self._counter("gaps", "Declared gaps in acknowledged ranges")
+        self.refusals = self._counter("refusals", "Ranges refused for good", "code")
+        self.joined = self._counter("joined", "Ranges that came again while they were under way")
+        self.in_flight_bytes = self._gauge("in_flight_bytes", "Bytes taken in and not on the bus yet")
+        self.serving = self._gauge("serving", "1 while Pushes are taken")
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"runtide_gateway_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(f"runtide_gateway_{name}", meaning, registry=self.registry)

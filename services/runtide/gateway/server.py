@@ -1,0 +1,146 @@
+"""The gateway as a whole: it listens, says how it is, and stops without losing what is under way.
+
+The publisher is handed in and stays its owner's: `stop` does not close it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from runtide.bus import Publisher
+from runtide.gateway.intake import Intake
+from runtide.gateway.metrics import Metrics
+from runtide.gateway.pages import Pages
+from runtide.gateway.service import IngestService, Ledger
+from runtide.gateway.settings import GatewaySettings, check_exposure, server_credentials
+from runtide.gateway.tokens import Tokens
+from runtide.v1 import ingest_pb2 as pb
+from runtide.v1 import ingest_pb2_grpc as pb_grpc
+from runtide.wire import limits as wire
+from runtide.wire.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Ingest"].full_name
+
+NOT_READY_S = 10.0
+"""After the bus did not answer, /readyz says so for this long."""
+
+RECEIVE_BYTES = 16 * wire.MIB
+"""What gRPC itself lets through: well over a Push, so that a larger one hears of the limit in our words."""
+
+OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", RECEIVE_BYTES),
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a second listener
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
+
+class Gateway:
+    """One gateway. Several may serve side by side: none of them keeps anything."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        publisher: Publisher,
+        ledger: Ledger | None = None,
+        tokens: Tokens | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises BadInput where these settings would open it to others without tokens or TLS."""
+        check_exposure(settings, has_tokens=tokens is not None)
+        self._settings = settings
+        self.metrics = Metrics()
+        limits = settings.limits
+        self._intake = Intake(publisher, limits, self.metrics, clock, monotonic, settings.publish_timeout_s)
+        self._service = IngestService(self._intake, limits, self.metrics, tokens, ledger, clock)
+        self._health = health.aio.HealthServicer()
+        self._pages = Pages(self.metrics.registry, self.why_not_ready)
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+        """The gRPC port, once started."""
+
+    @property
+    def metrics_port(self) -> int:
+        """The port of /metrics, once started; 0 without one."""
+        return self._pages.port
+
+    def why_not_ready(self) -> str:
+        """Return "" while Pushes are taken and the bus answers."""
+        if self._server is None or self._service.stopping:
+            return "not serving"
+        if self._intake.unavailable_within(NOT_READY_S):
+            return "the bus does not answer"
+        return ""
+
+    async def start(self) -> None:
+        """Listen. Raises BadInput naming the setting where a port cannot be had, and OSError for TLS files."""
+        settings = self._settings
+        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.limits.concurrent_calls)
+        pb_grpc.add_IngestServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        self.port = _listen(server, settings)
+        if settings.metrics_port is not None:
+            try:
+                await self._pages.start(settings.metrics_host, settings.metrics_port)
+            except OSError as error:
+                await server.stop(None)
+                raise _taken("metrics_port", settings.metrics_host, settings.metrics_port) from error
+        await server.start()
+        self._server = server
+        await self._say(serving=True)
+        log.info("gateway_started host=%s port=%d metrics_port=%d", settings.host, self.port, self.metrics_port)
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Say NOT_SERVING, refuse what is new, let what is under way end, then close; within `grace_s` and a little."""
+        if self._server is None:
+            return
+        self._service.stopping = True
+        await self._say(serving=False)
+        begun = time.monotonic()
+        left = await self._intake.drain(grace_s)
+        # the calls whose publishing has just ended still have to be answered
+        await self._server.stop(max(0.5, grace_s - (time.monotonic() - begun)))
+        self._server = None
+        await self._pages.stop()
+        self._service.close()
+        log.info("gateway_stopped port=%d unfinished=%d", self.port, left)
+
+    async def wait(self) -> None:
+        """Return when the gateway has stopped."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
+    async def _say(self, *, serving: bool) -> None:
+        self.metrics.serving.set(int(serving))
+        states = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await self._health.set(name, states.SERVING if serving else states.NOT_SERVING)
+
+
+def _listen(server: grpc.aio.Server, settings: GatewaySettings) -> int:
+    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
+    address = f"{host}:{settings.port}"
+    credentials = server_credentials(settings)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise _taken("port", settings.host, settings.port) from error
+
+
+def _taken(setting: str, host: str, port: int) -> BadInput:
+    variable = f"RUNTIDE_GATEWAY_{setting.upper()}"
+    return BadInput(f"gateway.{setting}", f"{host}:{port}", f"it cannot be listened on (taken?): set {variable}")
