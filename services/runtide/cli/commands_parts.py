@@ -1,0 +1,120 @@
+"""Commands that run one part alone: gateway, sink, processor, dashboard, clickhouse, migrate; and agent, sync, run.
+
+Parts of Kafka mode read `RUNTIDE_KAFKA_*` and `RUNTIDE_CLICKHOUSE_*`; see `settings` for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from runtide.cli import options
+from runtide.cli.settings import read_settings
+
+
+def gateway() -> None:
+    """Take in what agents push and publish it on Kafka. Several may serve side by side.
+
+    Settings: RUNTIDE_GATEWAY_*, RUNTIDE_KAFKA_*; RUNTIDE_CLICKHOUSE_* answers what is known of a run.
+
+    Example: RUNTIDE_KAFKA_BOOTSTRAP=kafka:9092 runtide gateway
+    """
+    from runtide.cli import parts
+
+    parts.start_logging()
+    asyncio.run(parts.serve_gateway(read_settings()))
+
+
+def sink() -> None:
+    """Store what is on Kafka in ClickHouse, exactly once. Several share the partitions.
+
+    Settings: RUNTIDE_KAFKA_*, RUNTIDE_CLICKHOUSE_*.
+
+    Example: RUNTIDE_KAFKA_BOOTSTRAP=kafka:9092 RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide sink
+    """
+    from runtide.cli import parts
+
+    parts.start_logging()
+    asyncio.run(parts.serve_sink(read_settings()))
+
+
+def processor() -> None:
+    """Derive runs, summaries and statistics from what is stored, told by Kafka what is new. Several share the work.
+
+    Settings: RUNTIDE_PROCESSOR_*, RUNTIDE_KAFKA_*, RUNTIDE_CLICKHOUSE_*.
+
+    Example: RUNTIDE_KAFKA_BOOTSTRAP=kafka:9092 RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide processor
+    """
+    from runtide.cli import faust_worker, parts
+
+    parts.start_logging()
+    faust_worker.serve(read_settings())
+
+
+def dashboard(
+    port: Annotated[int | None, typer.Option("--port", metavar="N", help="8501.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option("--host", help="127.0.0.1.", show_default=False)] = None,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Serve the pages.
+
+    Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide dashboard --port 8501
+    """
+    from runtide.cli import dashboard as pages
+
+    settings = read_settings(home)
+    pages.serve(settings, host or settings.dashboard_host, port or settings.dashboard_port, clickhouse)
+
+
+def clickhouse(
+    home: options.Home = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="N", help="HTTP; 8123.", show_default=False)] = None,
+) -> None:
+    """Serve ClickHouse's HTTP interface over the embedded engine, with its data in the home.
+
+    Example: runtide clickhouse --home ~/experiments --port 8123
+    """
+    from runtide.embedded.server import EmbeddedServer
+
+    settings = read_settings(home)
+    EmbeddedServer(settings.home_folder, port=settings.clickhouse.port if port is None else port).run()
+
+
+def migrate(home: options.Home = None, clickhouse: options.ClickHouse = None) -> None:
+    """Bring ClickHouse's tables and views up to date. May be run at any time, and twice at once.
+
+    Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide migrate
+    """
+    from runtide.cli.store import open_store
+    from runtide.warehouse.migrate import migrate as apply
+
+    with open_store(home, clickhouse, writer=True) as client:
+        applied = apply(client)
+    print(f"applied {', '.join(applied)}" if applied else "nothing to do: tables and views are up to date")
+
+
+_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def _base(name: str, text: str) -> None:
+    """Never run: `runtide.cli.main` takes these commands before Typer is imported. Here for the list of commands."""
+    raise AssertionError(f"{name} is not Typer's: {text}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (gateway, sink, processor, dashboard, clickhouse, migrate):
+        app.command()(command)
+    for name, text in BASE.items():
+        app.command(name, help=text, context_settings=_ANYTHING)(lambda name=name, text=text: _base(name, text))
+
+
+BASE = {
+    "agent": "Ship what jobs of this host have spooled, as a process of its own (a sidecar).",
+    "sync": "Ship what is left in a spool folder, with a progress bar.",
+    "run": "Start a job as its parent, so that how it ended is known exactly: runtide run -- python train.py",
+}
+"""Commands of the base installation; `runtide NAME --help` is theirs."""

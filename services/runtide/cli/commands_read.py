@@ -1,0 +1,169 @@
+"""Commands that read what is stored: runs, show, tail, sql, verify, dead-letters, rebuild."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from runtide.cli import options
+
+
+def runs(
+    project: options.Project = None,
+    state: Annotated[str | None, typer.Option("--state", help="Only runs in this state.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 50,
+    as_json: options.AsJson = False,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """List runs, newest first.
+
+    Example: runtide runs --project vision --state running
+    """
+    from runtide.cli import reading, tables
+    from runtide.cli.store import open_store
+
+    with open_store(home, clickhouse) as client:
+        found = reading.list_runs(client, project, state, limit)
+    if as_json:
+        tables.print_json(found)
+    else:
+        tables.print_table([reading.brief(row) for row in found], empty="no runs")
+
+
+def show(
+    run: options.Run,
+    project: options.Project = None,
+    as_json: options.AsJson = False,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Show one run: state, configuration, metrics, streams.
+
+    Example: runtide show 7c2f --json
+    """
+    from runtide.cli import reading, tables
+    from runtide.cli.store import find_run, open_store
+
+    with open_store(home, clickhouse) as client:
+        found = reading.whole_run(client, find_run(client, run, project))
+    if as_json:
+        tables.print_json(found)
+    else:
+        reading.print_run(found)
+
+
+def tail(
+    run: options.Run,
+    project: options.Project = None,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Follow a run: console lines and last values as they come, until it ends or Ctrl-C.
+
+    Example: runtide tail 7c2f
+    """
+    from runtide.cli.store import find_run, open_store
+    from runtide.cli.tail import follow
+
+    with open_store(home, clickhouse) as client:
+        state = follow(client, find_run(client, run, project), print)
+    print(f"run {run} {state}")
+
+
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One statement; - reads it from standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts.
+
+    Example: runtide sql "SELECT run_id, metric, last FROM metric_summary WHERE rank = -1"
+    """
+    from runtide.cli import tables
+    from runtide.cli.store import open_store, rows
+
+    text = sys.stdin.read() if query == "-" else query
+    with open_store(home, clickhouse) as client:
+        if as_json or as_csv:
+            with client.raw_stream(text, fmt="CSVWithNames" if as_csv else "JSONEachRow") as stream:
+                for chunk in stream:
+                    sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        else:
+            tables.print_table(rows(client, text), empty="no rows")
+
+
+def verify(
+    run: options.Run,
+    project: options.Project = None,
+    as_json: options.AsJson = False,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Compare what each stream of a run declared with what is stored; exit code 1 if anything is off.
+
+    Example: runtide verify 7c2f
+    """
+    from runtide.cli import checking, tables
+    from runtide.cli.store import find_run, open_store
+
+    with open_store(home, clickhouse) as client:
+        found = checking.check(client, find_run(client, run, project))
+    if as_json:
+        tables.print_json(found)
+    else:
+        checking.show(found)
+    raise typer.Exit(0 if found["clean"] else 1)
+
+
+def dead_letters(
+    project: options.Project = None,
+    run: Annotated[str | None, typer.Option("--run", help="Only this run.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 100,
+    as_json: options.AsJson = False,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """List records that could not be understood, with the reason of each.
+
+    Example: runtide dead-letters --json
+    """
+    from runtide.cli import reading, tables
+    from runtide.cli.store import open_store
+
+    with open_store(home, clickhouse) as client:
+        found = reading.list_dead_letters(client, project, run, limit)
+    if as_json:
+        tables.print_json(found)
+    else:
+        tables.print_table(found, empty="no dead letters")
+
+
+def rebuild(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or name; all runs without it.")] = None,
+    project: options.Project = None,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Make all derived rows again from the raw ones, of one run, one project or everything.
+
+    Example: runtide rebuild 7c2f
+    """
+    from runtide.cli.store import find_run, open_store
+    from runtide.processor.rebuild import rebuild as rebuild_rows
+
+    with open_store(home, clickhouse, writer=True) as client:
+        key = find_run(client, run, project) if run else None
+        rebuild_rows(client, key.project if key else project, key.run_id if key else None, print)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (runs, show, tail, sql, verify, rebuild):
+        app.command()(command)
+    app.command("dead-letters")(dead_letters)

@@ -1,0 +1,50 @@
+"""The Streamlit app: where its script lies, how it is served, and what tells it where ClickHouse is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from runtide.cli.settings import Settings
+from runtide.cli.store import store_settings
+from runtide.warehouse.client import ClickHouseSettings
+
+
+def script() -> Path:
+    """The app: inside the package where it is installed, beside services/ in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "dashboards" / "app.py"
+    return installed if installed.is_file() else package.parents[1] / "dashboards" / "app.py"
+
+
+def arguments(host: str, port: int) -> tuple[str, ...]:
+    """Arguments of `python -m streamlit` that serve the app, quietly and without opening a browser."""
+    return (
+        "run",
+        str(script()),
+        f"--server.address={host}",
+        f"--server.port={port}",
+        "--server.headless=true",
+        "--server.fileWatcherType=none",
+        "--browser.gatherUsageStats=false",
+    )
+
+
+def environment(store: ClickHouseSettings) -> dict[str, str]:
+    """What tells the app where ClickHouse is, and as whom to read."""
+    return {
+        "RUNTIDE_CLICKHOUSE_HOST": store.host,
+        "RUNTIDE_CLICKHOUSE_PORT": str(store.port),
+        "RUNTIDE_CLICKHOUSE_USERNAME": store.username,
+        "RUNTIDE_CLICKHOUSE_PASSWORD": store.password,
+        "RUNTIDE_CLICKHOUSE_DATABASE": store.database,
+        "RUNTIDE_CLICKHOUSE_SECURE": "1" if store.secure else "0",
+    }
+
+
+def serve(settings: Settings, host: str, port: int, clickhouse: str | None) -> NoReturn:
+    """Become Streamlit: this process is replaced, so signals and exit codes are its own."""
+    os.environ.update(environment(store_settings(settings, clickhouse)))
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", *arguments(host, port)])

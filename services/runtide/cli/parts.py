@@ -1,0 +1,186 @@
+"""The parts of Kafka mode, each composed from the settings and served alone; `ingest` shares what is here."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+from runtide.bus import Publisher
+from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
+from runtide.cli.settings import Settings
+from runtide.gateway import Gateway, GatewaySettings, Limits, TokenFile, Tokens
+from runtide.gateway.service import RunFacts, StreamFacts
+from runtide.sink import Sink, SinkSettings
+from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.errors import StoreBusy
+from runtide.warehouse.ledger import LedgerReader
+from runtide.wire.errors import BadInput
+
+STORE_RETRY_S = 0.2
+GATEWAY_GRACE_S = 10.0
+
+log = logging.getLogger("runtide")
+
+
+def start_logging() -> None:
+    """One line an event, on standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """Where Kafka is. Raises BadInput where it is not said."""
+    told = settings.kafka
+    if not told.bootstrap:
+        raise BadInput("RUNTIDE_KAFKA_BOOTSTRAP", "empty", "it must name the brokers as host:port, joined by commas")
+    return KafkaSettings(
+        bootstrap=told.bootstrap,
+        topic_prefix=told.topic_prefix,
+        partitions=told.partitions,
+        replication=told.replication,
+        send_timeout_s=told.send_timeout_s,
+        security=dict(told.security),
+    )
+
+
+def store_of(settings: Settings) -> ClickHouseSettings:
+    """The ClickHouse that services write to."""
+    told = settings.clickhouse
+    return ClickHouseSettings(
+        told.host, told.port, told.username, told.password, database=told.database, secure=told.secure
+    )
+
+
+def gateway_settings(settings: Settings) -> GatewaySettings:
+    """What the gateway is told. Raises BadInput for a limit that does not exist."""
+    told = settings.gateway.model_dump(exclude={"tokens", "limits"})
+    known = {field.name for field in dataclasses.fields(Limits)}
+    if unknown := sorted(set(settings.gateway.limits) - known):
+        raise BadInput("RUNTIDE_GATEWAY_LIMITS", ", ".join(unknown), f"the limits are {', '.join(sorted(known))}")
+    return GatewaySettings(**told, limits=Limits(**settings.gateway.limits))
+
+
+def tokens_of(settings: Settings) -> Tokens | None:
+    """The tokens of the configured file; None without one. Raises BadInput where it cannot be read."""
+    path = settings.gateway.tokens
+    if path is None:
+        return None
+    try:
+        return TokenFile(path)
+    except OSError as error:
+        raise BadInput("RUNTIDE_GATEWAY_TOKENS", path, f"it must be a readable file ({error.strerror})") from error
+
+
+class LateLedger:
+    """A ledger whose store may be away when the gateway starts: connects when first asked. For one thread."""
+
+    def __init__(self, store: ClickHouseSettings) -> None:
+        self._store = store
+        self._reader: LedgerReader | None = None
+
+    def stream_status(self, project: str, streams: Sequence[str]) -> Sequence[StreamFacts]:
+        """As LedgerReader. Raises StoreError."""
+        return self._connected().stream_status(project, streams)
+
+    def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
+        """As LedgerReader. Raises StoreError."""
+        return self._connected().run_facts(project, run_id, launch_id)
+
+    def _connected(self) -> LedgerReader:
+        if self._reader is None:
+            self._reader = LedgerReader(connect(self._store))
+        return self._reader
+
+
+async def wait_for_store(store: ClickHouseSettings, stop: asyncio.Event) -> Client | None:
+    """A client once ClickHouse answers; None where told to stop before. Raises StoreMisconfigured."""
+    said = False
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(connect, store)
+        except StoreBusy as error:
+            if not said:
+                log.info("waiting for ClickHouse host=%s port=%d error=%s", store.host, store.port, error)
+            said = True
+        try:
+            await asyncio.wait_for(stop.wait(), STORE_RETRY_S)
+        except TimeoutError:
+            continue
+    return None
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def until_told(stop: asyncio.Event, *parts: asyncio.Task[None]) -> None:
+    """Return when told to stop. Raises what ended a part, or RuntimeError where one just ended."""
+    told = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([*parts, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    for part in parts:
+        if part in done:
+            part.result()
+            raise RuntimeError(f"{part.get_name()} ended by itself")
+
+
+async def serve_gateway(settings: Settings) -> None:
+    """One gateway that publishes to Kafka, until told to stop."""
+    stop = stop_on_signals()
+    kafka = kafka_settings(settings)
+    tokens = tokens_of(settings)
+    await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
+    publisher: Publisher = KafkaPublisher(kafka)
+    gateway = Gateway(gateway_settings(settings), publisher, LateLedger(store_of(settings)), tokens)
+    try:
+        await gateway.start()
+        await stop.wait()
+        await gateway.stop(GATEWAY_GRACE_S)
+    finally:
+        await publisher.close()
+
+
+async def serve_sink(settings: Settings) -> None:
+    """One member of the group of sinks, until told to stop."""
+    stop = stop_on_signals()
+    kafka, store = kafka_settings(settings), store_of(settings)
+    client = await wait_for_store(store, stop)
+    if client is None:
+        return
+    client.close()
+    await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
+    consumer = KafkaConsumer(kafka, settings.kafka.group)
+    sink = Sink(consumer, store, SinkSettings(), None)
+    task = asyncio.create_task(sink.run(), name="sink")
+    try:
+        await until_told(stop, task)
+        sink.stop()
+        await task
+    finally:
+        await consumer.close()
+
+
+async def _until_kafka_answers(attempt: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Make the topics, for as long as it takes: a part may be started before its broker."""
+    from aiokafka.errors import KafkaError
+
+    from runtide.wire.errors import Unavailable
+
+    while not stop.is_set():
+        try:
+            await attempt()
+        except (KafkaError, Unavailable, OSError) as error:
+            log.warning("waiting for Kafka error=%s", error)
+        else:
+            return
+        try:
+            await asyncio.wait_for(stop.wait(), 1.0)
+        except TimeoutError:
+            continue

@@ -1,0 +1,92 @@
+"""What the reading commands ask for, over the public views."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from runtide.cli.store import RunKey, rows
+from runtide.cli.tables import print_table
+from runtide.warehouse.client import Client
+
+Row = dict[str, Any]
+
+_RUNS = """
+SELECT * FROM runtide.runs
+WHERE ({project:String} = '' OR project = {project:String}) AND ({state:String} = '' OR state = {state:String})
+ORDER BY started_at DESC LIMIT {limit:UInt32}
+"""
+_SUMMARY = """
+SELECT metric, last, last_step, min, min_step, max, max_step, mean, count, non_finite FROM runtide.metric_summary
+WHERE project = {project:String} AND run_id = {run:String} AND rank = -1 ORDER BY metric
+"""
+_STREAMS = """
+SELECT stream, role, rank, host, attempt, stored_offset, holes, records, points, gaps, dead, opened_at, closed_at
+FROM runtide.streams WHERE project = {project:String} AND run_id = {run:String} ORDER BY role, rank, stream
+"""
+_ATTEMPTS = """
+SELECT attempt, launch_id, opened_at, resume_step, world_size FROM runtide.attempts
+WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
+"""
+_ONE = "SELECT * FROM runtide.runs WHERE project = {project:String} AND run_id = {run:String}"
+_DEAD = """
+SELECT received_at, project, run_id, stream, offset, length, kind, reason, rank, host FROM runtide.dead_letters FINAL
+WHERE ({project:String} = '' OR project = {project:String}) AND ({run:String} = '' OR run_id = {run:String})
+ORDER BY received_at DESC LIMIT {limit:UInt32}
+"""
+
+
+def list_runs(client: Client, project: str | None, state: str | None, limit: int) -> list[Row]:
+    """The newest runs with every column of the view."""
+    found = rows(client, _RUNS, project=project or "", state=state or "", limit=limit)
+    return [_unpacked(row) for row in found]
+
+
+def brief(row: Mapping[str, Any]) -> Row:
+    """What fits a line of a terminal."""
+    names = ("project", "run_id", "name", "state", "attempt", "world_size", "last_step", "started_at", "duration_s")
+    return {name: row[name] for name in names}
+
+
+def whole_run(client: Client, key: RunKey) -> Row:
+    """Everything about one run, as plain values."""
+    told = {"project": key.project, "run": key.run_id}
+    found = rows(client, _ONE, **told)
+    return {
+        "run": _unpacked(found[0]) if found else {"project": key.project, "run_id": key.run_id, "state": "unknown"},
+        "metrics": rows(client, _SUMMARY, **told),
+        "attempts": rows(client, _ATTEMPTS, **told),
+        "streams": rows(client, _STREAMS, **told),
+    }
+
+
+def print_run(found: Row) -> None:
+    """Show `whole_run` to people."""
+    run = dict(found["run"])
+    config = run.pop("config", {})
+    run.pop("summary", None)
+    shown = {name: value for name, value in run.items() if value not in (None, "", [])}
+    print_table([{"run": name, "": value} for name, value in shown.items()])
+    if config:
+        print_table([{"config": name, "": json.dumps(value)} for name, value in config.items()])
+    print_table(found["metrics"], title="metrics, all ranks together", empty="no metrics")
+    if len(found["attempts"]) > 1:
+        print_table(found["attempts"], title="attempts")
+    names = ("role", "rank", "host", "attempt", "records", "points", "gaps", "dead", "closed_at")
+    print_table([{name: row[name] for name in names} for row in found["streams"]], title="streams")
+
+
+def list_dead_letters(client: Client, project: str | None, run: str | None, limit: int) -> list[Row]:
+    """The newest dead letters, without their bytes."""
+    return rows(client, _DEAD, project=project or "", run=run or "", limit=limit)
+
+
+def _unpacked(row: Row) -> Row:
+    """Columns that hold JSON as what they say."""
+    return {**row, "config": _object(row["config"]), "summary": _object(row["summary"])}
+
+
+def _object(text: str) -> Row:
+    found = json.loads(text) if text else {}
+    return found if isinstance(found, dict) else {"": found}

@@ -1,0 +1,153 @@
+"""Settings of the services: `RUNTIDE_*` variables over a TOML file (`RUNTIDE_CONFIG`) over these defaults.
+
+Read here only; every part gets what it needs through its constructor. A nested field is spelled with its section:
+`RUNTIDE_KAFKA_BOOTSTRAP`, or `[kafka] bootstrap = ...` in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from runtide.wire.errors import BadInput
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+
+
+class KafkaSection(_Section):
+    """Where Kafka is and how topics are made: RUNTIDE_KAFKA_*."""
+
+    bootstrap: str = ""
+    """Brokers as host:port, joined by commas."""
+    topic_prefix: str = "runtide"
+    """First part of every topic's name."""
+    partitions: int = Field(default=12, ge=1)
+    """Partitions of the records topic, where it is made by runtide."""
+    replication: int = Field(default=1, ge=1)
+    """Copies of every partition, where the topic is made by runtide."""
+    send_timeout_s: float = Field(default=10.0, gt=0)
+    """After this long without an answer from the brokers a Push is answered UNAVAILABLE."""
+    group: str = "runtide-sink"
+    """Consumer group of the sinks."""
+    security: dict[str, str] = Field(default_factory=dict)
+    """Handed on to the Kafka client as it is: security_protocol, sasl_mechanism ... (JSON in a variable)."""
+
+
+class ClickHouseSection(_Section):
+    """Where ClickHouse is: RUNTIDE_CLICKHOUSE_*."""
+
+    host: str = "127.0.0.1"
+    """Host of the HTTP interface."""
+    port: int = 8123
+    """Port of the HTTP interface."""
+    username: str = "default"
+    """User; services need one that may write, reading commands one that may read."""
+    password: str = ""
+    """Its password."""
+    database: str = "runtide"
+    """Database of all tables and views."""
+    secure: bool = False
+    """HTTPS instead of HTTP."""
+
+
+class GatewaySection(_Section):
+    """Where the gateway listens and whom it lets in: RUNTIDE_GATEWAY_*."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs tokens and TLS."""
+    port: int = 7171
+    """gRPC."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics and /healthz."""
+    metrics_port: int = 7172
+    """Port of /metrics and /healthz."""
+    tls_cert: Path | None = None
+    """PEM of the certificate chain."""
+    tls_key: Path | None = None
+    """PEM of its key."""
+    tls_client_ca: Path | None = None
+    """PEM of the authority whose client certificates are let in; without it none is asked for."""
+    tokens: Path | None = None
+    """File of tokens, a line each: SHA-256 of the token, project. Without it whoever connects is let in (loopback)."""
+    allow_plaintext: bool = False
+    """Listen beyond loopback without TLS, because a proxy in front does it."""
+    limits: dict[str, int] = Field(default_factory=dict)
+    """Limits that differ from the defaults, by the names that Preflight tells (JSON in a variable)."""
+
+
+class ProcessorSection(_Section):
+    """The Faust worker of Kafka mode: RUNTIDE_PROCESSOR_*."""
+
+    host: str = "127.0.0.1"
+    """Address of its web server."""
+    port: int = 6066
+    """Port of its web server."""
+
+
+class Settings(BaseSettings):
+    """All settings of the services: RUNTIDE_*."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RUNTIDE_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    home: Path = Path("~/.runtide")
+    """Data of `runtide up`: ClickHouse's files, logs, the writer's password."""
+    dashboard_host: str = "127.0.0.1"
+    """Address that the dashboard listens on."""
+    dashboard_port: int = 8501
+    """Port of the dashboard."""
+    bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
+    """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
+    kafka: KafkaSection = KafkaSection()
+    """Kafka mode only."""
+    clickhouse: ClickHouseSection = ClickHouseSection()
+    """The warehouse."""
+    gateway: GatewaySection = GatewaySection()
+    """The gateway."""
+    processor: ProcessorSection = ProcessorSection()
+    """The processor."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over variables, variables over the file."""
+        path = os.environ.get("RUNTIDE_CONFIG")
+        file = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *file)
+
+    @property
+    def home_folder(self) -> Path:
+        """`home` as an absolute path."""
+        return self.home.expanduser().absolute()
+
+
+def read_settings(home: Path | None = None) -> Settings:
+    """Read variables and file; `home` given on the command line wins. Raises BadInput naming field and reason."""
+    path = os.environ.get("RUNTIDE_CONFIG")
+    if path and not Path(path).is_file():
+        raise BadInput("RUNTIDE_CONFIG", path, "it must name a TOML file that exists")
+    try:
+        return Settings() if home is None else Settings(home=home)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "RUNTIDE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise BadInput(name, repr(first["input"]), first["msg"]) from error
+    except ValueError as error:  # not TOML, or a section's JSON is not JSON
+        raise BadInput(f"RUNTIDE_CONFIG={path}" if path else "RUNTIDE_*", "not readable", str(error)) from error
