@@ -86,15 +86,15 @@ class Dead(NamedTuple):
 
 @dataclass(slots=True)
 class Steps:
-    """The Step records of a range as parallel lists, in the order of the stream."""
+    """The Step records of a range as parallel arrays, in the order of the stream."""
 
     key_sets: list[tuple[str, ...]] = field(default_factory=list)
     """The key sets in use; `which` refers to them by place."""
-    which: list[int] = field(default_factory=list)
-    offset: list[int] = field(default_factory=list)
-    length: list[int] = field(default_factory=list)
-    step: list[int] = field(default_factory=list)
-    time_us: list[int] = field(default_factory=list)
+    which: array[int] = field(default_factory=lambda: array("i"))
+    offset: array[int] = field(default_factory=lambda: array("Q"))
+    length: array[int] = field(default_factory=lambda: array("I"))
+    step: array[int] = field(default_factory=lambda: array("q"))
+    time_us: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
     """All values, step after step, each in the order of its names."""
 

@@ -1,0 +1,102 @@
+"""A message of the bus, read: whose range it is, what it says, and what of it is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+from google.protobuf.message import DecodeError
+
+from runtide.bus import Message
+from runtide.sink.streams import Interval, StreamKey
+from runtide.v1.ingest_pb2 import Range
+from runtide.v1.records_pb2 import Gap
+from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
+
+UNREADABLE = "unreadable"
+"""How the stream is called of a message that does not say which stream it is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One range, decoded."""
+
+    project: str
+    run_id: str
+    stream: str
+    role: int
+    rank: int
+    host: str
+    attempt: int
+    received_us: int
+    start: int
+    end: int
+    said: Decoded
+    body: bytes
+    gap: Gap | None = None
+    """The range will never come."""
+
+    @property
+    def key(self) -> StreamKey:
+        """Of its stream."""
+        return self.project, self.run_id, self.stream
+
+    def only(self, intervals: Sequence[Interval]) -> Arrived:
+        """The part that lies in the intervals."""
+        if list(intervals) == [(self.start, self.end)]:
+            return self
+        if self.gap is not None:
+            return replace(self, said=Decoded(others=[_gap_row(self.gap, *interval) for interval in intervals]))
+        return replace(self, said=self.said.only(intervals))
+
+    def bytes_of(self, offset: int, length: int) -> bytes:
+        """The bytes of one of its records."""
+        return self.body[offset - self.start : offset - self.start + length]
+
+
+def read(message: Message) -> Arrived:
+    """Read a message. One that is no Range, or names no stream, becomes a dead letter of its own."""
+    try:
+        range_ = Range.FromString(message.value)
+    except DecodeError as error:
+        return _unreadable(message, f"not a range of this wire: {error}")
+    if not range_.stream:
+        return _unreadable(message, "the range names no stream")
+    body = range_.body
+    if range_.HasField("gap"):
+        end = range_.offset + range_.gap.length
+        said = Decoded(others=[_gap_row(range_.gap, range_.offset, end)] if range_.gap.length else [])
+    else:
+        end = range_.offset + len(body)
+        said = decode(range_, body)
+    return Arrived(
+        message.project,
+        range_.run_id,
+        range_.stream,
+        range_.role,
+        range_.rank,
+        range_.host,
+        min(range_.attempt, ATTEMPTS),
+        message.received_us,
+        range_.offset,
+        end,
+        said,
+        body,
+        range_.gap if range_.HasField("gap") else None,
+    )
+
+
+def _gap_row(gap: Gap, start: int, end: int) -> Other:
+    said = Gap()
+    said.CopyFrom(gap)
+    said.length = end - start
+    return Other("gap", gap.time_us, start, end - start, said)
+
+
+def _unreadable(message: Message, reason: str) -> Arrived:
+    """A stream of its own, with a name that is the same however often the bus hands the message out."""
+    stream = f"{UNREADABLE}-{message.received_us:x}-{crc32(message.value):08x}"
+    size = len(message.value)
+    said = Decoded(dead=[Dead(0, size, message.value, "", reason)])
+    return Arrived(message.project, "", stream, 0, 0, "", 0, message.received_us, 0, size, said, message.value)

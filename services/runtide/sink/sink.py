@@ -1,0 +1,172 @@
+"""The sink's loop: polls the bus, reads what comes while the flush before is being stored, commits what is stored.
+
+Promises: nothing is committed before it is stored; memory is bounded, a full sink does not poll; at light load rows are
+stored as soon as they come, under load a flush is begun at most every quarter of a second or when enough has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runtide.bus import Consumer, Message
+from runtide.sink.arrived import Arrived, read
+from runtide.sink.columns import rows
+from runtide.sink.store import Counters, Stopped, Store
+from runtide.warehouse.client import Client, connect
+from runtide.warehouse.settings import ClickHouseSettings
+from runtide.warehouse.writer import Inserts, Writer
+from runtide.wire.hints import Hint
+from runtide.wire.limits import MIB
+
+log = logging.getLogger("runtide.sink")
+
+POLL_S = 0.1
+"""How long one poll waits where nothing is pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """How much is gathered before it is stored."""
+
+    flush_rows: int = 200_000
+    flush_bytes: int = 16 * MIB
+    flush_interval_s: float = 0.25
+    """Under load a flush is begun at least this often."""
+    least_interval_s: float = 0.05
+    """And at most this often: every insert makes a part that ClickHouse has to merge."""
+    pending_bytes: int = 64 * MIB
+    """No more than this is taken from the bus and not stored."""
+    retention_days: int = 0
+    """Stamped on rows; 0 keeps them for ever."""
+    backoff_s: tuple[float, float] = (0.1, 10.0)
+    """First and longest wait before a flush is tried again."""
+
+
+class _Pending:
+    """What was polled and is not being stored yet."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.arrived: list[Arrived] = []
+        self.rows = 0
+        self.bytes = 0
+
+    def add(self, message: Message) -> None:
+        part = read(message)
+        self.messages.append(message)
+        self.arrived.append(part)
+        self.rows += rows(part)
+        self.bytes += len(message.value)
+
+
+class Sink:
+    """Stores what a consumer gives, and says so."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        warehouse: ClickHouseSettings | Callable[[], Client],
+        settings: SinkSettings = SinkSettings(),
+        on_stored: Callable[[Sequence[Hint]], None] | None = None,
+        *,
+        writer: Callable[[Client], Inserts] = Writer,
+    ) -> None:
+        """`on_stored` hears of every flush, in the loop's thread."""
+        self._consumer = consumer
+        self._connect = (lambda: connect(warehouse)) if isinstance(warehouse, ClickHouseSettings) else warehouse
+        self._settings = settings
+        self._on_stored = on_stored
+        self._writer = writer
+        self._stopping = threading.Event()
+        self._store: Store | None = None
+        self._pending = _Pending()
+        self._epoch = consumer.epoch
+        self._began = 0.0
+        self._took_s = 0.0
+
+    @property
+    def stats(self) -> Counters:
+        """What was done so far."""
+        return self._store.counters if self._store else Counters()
+
+    def stop(self) -> None:
+        """Let run() end after the flush that is under way. Safe from any thread."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Store until stop(). Raises StoreMisconfigured where nothing will ever be stored like this."""
+        client = await asyncio.to_thread(self._connect)
+        settings = self._settings
+        self._store = Store(
+            client, self._writer(client), settings.retention_days, settings.backoff_s, stopping=self._stopping
+        )
+        flushing: asyncio.Task[None] | None = None
+        try:
+            while not self._stopping.is_set():
+                if flushing is not None and flushing.done():
+                    flushing.result()
+                    flushing = None
+                if flushing is None and self._is_due():
+                    flushing = asyncio.create_task(self._flush(self._take()))
+                await self._gather(flushing)
+            if flushing is not None:
+                await flushing
+        except Stopped:
+            log.info("stopped while the store was away; what was not stored is not committed")
+
+    async def _gather(self, flushing: asyncio.Task[None] | None) -> None:
+        """Poll once, or wait for the flush where there is no room for more."""
+        if self._pending.bytes >= self._settings.pending_bytes and flushing is not None:
+            await asyncio.wait([flushing])
+            return
+        messages = await self._consumer.poll(self._patience_s(flushing))
+        if self._consumer.epoch != self._epoch:
+            await self._begin_anew(flushing)
+        for message in messages:
+            self._pending.add(message)
+
+    async def _begin_anew(self, flushing: asyncio.Task[None] | None) -> None:
+        """Partitions came or went: what was gathered comes again to whom it belongs, and others may have stored."""
+        if flushing is not None:
+            await asyncio.wait([flushing])
+        self._epoch = self._consumer.epoch
+        self._pending = _Pending()
+        assert self._store is not None
+        self._store.forget()
+
+    def _is_due(self) -> bool:
+        pending, settings = self._pending, self._settings
+        if not pending.messages:
+            return False
+        full = pending.rows >= settings.flush_rows or pending.bytes >= settings.flush_bytes
+        return full or time.monotonic() >= self._due_at()
+
+    def _due_at(self) -> float:
+        """Storing should take at most a quarter of the time while little comes."""
+        settings = self._settings
+        return self._began + min(max(4 * self._took_s, settings.least_interval_s), settings.flush_interval_s)
+
+    def _patience_s(self, flushing: asyncio.Task[None] | None) -> float:
+        if flushing is not None:
+            return 0.01
+        if not self._pending.messages:
+            return POLL_S
+        return min(max(self._due_at() - time.monotonic(), 0.0), POLL_S)
+
+    def _take(self) -> _Pending:
+        taken, self._pending = self._pending, _Pending()
+        self._began = time.monotonic()
+        return taken
+
+    async def _flush(self, taken: _Pending) -> None:
+        assert self._store is not None
+        hints = await asyncio.to_thread(self._store.flush, taken.arrived)
+        self._took_s = time.monotonic() - self._began
+        await self._consumer.commit(taken.messages)
+        if self._on_stored is not None and hints:
+            self._on_stored(hints)

@@ -1,0 +1,326 @@
+"""Stores what arrived, each record once. The heart of the promise "stored exactly once".
+
+A flush goes through the tables in a fixed order, dead letters first and the ledger last, one insert at a time. Either
+all of it is known to be stored, and the states of the streams in memory move on; or something is not known, and the
+states are forgotten and read anew from the ledger and the tables (`recall`), which tells exactly what is missing.
+So it does not matter where a flush broke off, nor whether the next one cuts the stream at other edges.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+
+from runtide.sink import columns
+from runtide.sink.arrived import UNREADABLE, Arrived
+from runtide.sink.recall import recall
+from runtide.sink.streams import StreamKey, StreamState
+from runtide.warehouse.errors import RowsRefused, StoreBusy
+from runtide.warehouse.writer import Inserts
+from runtide.wire.decode import Dead, Decoded
+from runtide.wire.hints import Hint
+
+log = logging.getLogger("runtide.sink")
+
+REMEMBERED = 20_000
+"""Streams whose state is kept in memory; one that was forgotten is read again when it speaks."""
+
+
+class Stopped(Exception):
+    """Told to stop while the store was away. Nothing is lost: what was not stored was not committed."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the store has done since it began."""
+
+    flushes: int = 0
+    rows: int = 0
+    records: int = 0
+    points: int = 0
+    duplicate_ranges: int = 0
+    """Ranges of which everything was stored already."""
+    dead: int = 0
+    gaps: int = 0
+    recalls: int = 0
+    """Streams read back from ledger and tables."""
+    retries: int = 0
+    """Flushes begun anew after an unknown result."""
+    insert_seconds: float = 0.0
+    build_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One try of one flush: the new parts of what arrived, and the states as they will be once all is stored."""
+
+    parts: list[Arrived] = field(default_factory=list)
+    states: dict[StreamKey, StreamState] = field(default_factory=dict)
+    touched: set[StreamKey] = field(default_factory=set)
+    duplicates: int = 0
+
+
+class Store:
+    """Exactly-once storage over a client that reads and a writer that inserts. For one thread at a time."""
+
+    def __init__(
+        self,
+        client: Client,
+        writer: Inserts,
+        days: int = 0,
+        backoff_s: tuple[float, float] = (0.1, 10.0),
+        stopping: threading.Event | None = None,
+    ) -> None:
+        """`days` is the retention stamped on rows, `backoff_s` the first and the longest wait before a retry."""
+        self._client = client
+        self._writer = writer
+        self._days = days
+        self._backoff_s = backoff_s
+        self._stopping = stopping or threading.Event()
+        self._states: OrderedDict[StreamKey, StreamState] = OrderedDict()
+        self.counters = Counters()
+
+    def forget(self) -> None:
+        """Trust nothing that was learned so far."""
+        self._states.clear()
+
+    def flush(self, arrived: Sequence[Arrived]) -> list[Hint]:
+        """Store what is new of `arrived` and say what that was.
+
+        Blocks until all of it is stored, however long the store is away. Raises StoreMisconfigured where waiting does
+        not help, and Stopped when told to stop meanwhile.
+        """
+        wait_s = self._backoff_s[0]
+        while True:
+            try:
+                return self._try(arrived)
+            except StoreBusy as error:
+                self.forget()
+                self.counters.retries += 1
+                level = logging.ERROR if error.alarm else logging.WARNING
+                log.log(level, "store busy code=%d retry_s=%.1f said=%s", error.clickhouse_code, wait_s, error)
+            except BaseException:
+                self.forget()
+                raise
+            if self._stopping.wait(wait_s * random.uniform(0.5, 1.0)):  # noqa: S311  spreads retries, no secret
+                raise Stopped
+            wait_s = min(2 * wait_s, self._backoff_s[1])
+
+    def _try(self, arrived: Sequence[Arrived]) -> list[Hint]:
+        self._writer.settle()
+        fresh = self._recall({part.key for part in arrived if part.key not in self._states})
+        doubtful = self._doubtful(arrived, fresh)
+        self._recall(doubtful)
+        plan = self._plan(arrived)
+        for table, count, build in columns.TABLES:
+            for block in columns.blocks(plan.parts, count):
+                self._insert(table, build, block, plan)
+        self._insert_ledger(plan)
+        self._remember(plan)
+        return _hints(plan.parts)
+
+    def _recall(self, keys: set[StreamKey]) -> set[StreamKey]:
+        if keys:
+            self._states.update(recall(self._client, keys))
+            self.counters.recalls += len(keys)
+        return keys
+
+    def _doubtful(self, arrived: Sequence[Arrived], fresh: set[StreamKey]) -> set[StreamKey]:
+        """Streams that do not simply go on where memory says they ended; memory may be behind another sink's work."""
+        ahead: dict[StreamKey, StreamState] = {}
+        found: set[StreamKey] = set()
+        for part in arrived:
+            if part.key in fresh or part.key in found:
+                continue
+            state = ahead.setdefault(part.key, self._states[part.key].copy())
+            if state.is_doubtful(part.start, part.end):
+                found.add(part.key)
+            else:
+                state.extent.add(part.start, part.end)
+        return found
+
+    def _plan(self, arrived: Sequence[Arrived]) -> _Plan:
+        plan = _Plan()
+        for part in arrived:
+            state = plan.states.get(part.key)
+            if state is None:
+                state = plan.states[part.key] = self._states[part.key].copy()
+                if state.ahead:
+                    plan.touched.add(part.key)
+            missing = state.extent.missing(part.start, part.end)
+            if not missing:
+                plan.duplicates += 1
+                continue
+            new = part.only(missing)
+            _count(state, new)
+            for start, end in missing:
+                state.extent.add(start, end)
+            plan.touched.add(part.key)
+            plan.parts.append(new)
+        for part in plan.parts:
+            self._note_ends(part, plan)
+        return plan
+
+    def _note_ends(self, part: Arrived, plan: _Plan) -> None:
+        """An agent's finding that a process ended closes that process's stream too, where it is known here."""
+        for other in part.said.others:
+            if other.kind != "stream_ended":
+                continue
+            key = (part.project, part.run_id, other.message.stream)  # type: ignore[attr-defined]
+            state = plan.states.get(key)
+            if state is None and key in self._states:
+                state = plan.states[key] = self._states[key].copy()
+            if state is not None and state.closed_at is None:
+                state.closed_at = other.time_us or part.received_us
+                plan.touched.add(key)
+
+    def _insert(self, table: str, build: columns.Build, block: list[Arrived], plan: _Plan) -> None:
+        began = time.perf_counter()
+        batch = build(block, self._days)
+        built = time.perf_counter()
+        try:
+            self._writer.insert(table, batch)
+        except RowsRefused as error:
+            if table == "dead_letters":
+                raise  # nothing of ours can be wrong in there that halving would find
+            self._halve(table, build, block, error, plan)
+        self.counters.build_seconds += built - began
+        self.counters.insert_seconds += time.perf_counter() - built
+        self.counters.rows += batch.num_rows
+
+    def _halve(self, table: str, build: columns.Build, block: list[Arrived], error: RowsRefused, plan: _Plan) -> None:
+        """Store all of a refused block but the records that the store will not take; those become dead letters."""
+        records = _records_of(table, block)
+        if len(records) == 1:
+            self._bury(records[0], table, error, plan)
+            return
+        middle = len(records) // 2
+        for half in (records[:middle], records[middle:]):
+            try:
+                self._writer.insert(table, build(half, self._days))
+            except RowsRefused as again:
+                self._halve(table, build, half, again, plan)
+
+    def _bury(self, record: Arrived, table: str, error: RowsRefused, plan: _Plan) -> None:
+        offset, length, points = _place(record)
+        reason = f"the store refuses it for {table}: {error}"
+        dead = Dead(offset, length, record.bytes_of(offset, length), table, reason)
+        self._writer.insert("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
+        state = plan.states[record.key]
+        state.records -= 1
+        state.points -= points
+        state.dead += 1
+        log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
+
+    def _insert_ledger(self, plan: _Plan) -> None:
+        states = [plan.states[key] for key in sorted(plan.touched) if not key[2].startswith(UNREADABLE)]
+        if not states:
+            return
+        self._writer.insert("ledger", columns.ledger(states))
+        for state in states:
+            state.revision += 1
+            state.ahead = False
+
+    def _remember(self, plan: _Plan) -> None:
+        for key, state in plan.states.items():
+            before = self._states.get(key) or StreamState(*key)
+            if key in plan.touched:
+                self.counters.records += state.records - before.records
+                self.counters.points += state.points - before.points
+                self.counters.dead += state.dead - before.dead
+                self.counters.gaps += state.gaps - before.gaps
+            self._states[key] = state
+            self._states.move_to_end(key)
+        while len(self._states) > REMEMBERED:
+            self._states.popitem(last=False)
+        self.counters.flushes += 1
+        self.counters.duplicate_ranges += plan.duplicates
+
+
+def _count(state: StreamState, part: Arrived) -> None:
+    """Count what a new part of a stream says. Called before its extent is added, which tells new from late."""
+    said = part.said
+    state.role, state.rank, state.host, state.attempt = part.role, part.rank, part.host, part.attempt
+    state.received_us = max(state.received_us, part.received_us)
+    state.dead += len(said.dead)
+    if part.gap is not None:
+        state.gaps += max(part.gap.records, 1)
+        return
+    state.records += said.records
+    state.points += len(said.steps.values)
+    if len(said.steps):
+        state.note_step(said.steps.step[-1], said.steps.time_us[-1], said.steps.offset[-1])
+    for other in said.others:
+        state.note_event(other.kind, other.time_us or part.received_us)
+        if other.kind == "gap":
+            state.gaps += max(other.message.records, 1)  # type: ignore[attr-defined]
+
+
+def _records_of(table: str, block: Iterable[Arrived]) -> list[Arrived]:
+    """One Arrived for each record that the block has in a table, with nothing but that record."""
+    return [
+        replace(part, said=part.said.only([(offset, offset + 1)]))
+        for part in block
+        for offset in _OFFSETS[table](part.said)
+    ]
+
+
+_OFFSETS: dict[str, Callable[[Decoded], Iterable[int]]] = {
+    "points": lambda said: said.steps.offset,
+    "samples": lambda said: [row.offset for row in said.samples],
+    "log_lines": lambda said: [row.offset for row in said.log_lines],
+    "figures": lambda said: [row.offset for row in said.figures],
+    "events": lambda said: [row.offset for row in said.others],
+}
+
+
+def _place(record: Arrived) -> tuple[int, int, int]:
+    """Offset, length and points of a part that has one record."""
+    said = record.said
+    if len(said.steps):
+        return said.steps.offset[0], said.steps.length[0], len(said.steps.values)
+    row: Any = (*said.samples, *said.log_lines, *said.figures, *said.others)[0]
+    return row.offset, row.length, 0
+
+
+def _hints(parts: Sequence[Arrived]) -> list[Hint]:
+    """One hint for each stream that has new records."""
+    by_stream: dict[StreamKey, list[Arrived]] = {}
+    for part in parts:
+        if not part.stream.startswith(UNREADABLE):
+            by_stream.setdefault(part.key, []).append(part)
+    return [_hint(same) for same in by_stream.values()]
+
+
+def _hint(parts: list[Arrived]) -> Hint:
+    last = parts[-1]
+    metrics: dict[str, tuple[int, int]] = {}
+    times = [row.time_us for part in parts for row in part.said.samples]
+    for names, low, high in (spread for part in parts for spread in columns.spreads(part.said.steps)):
+        for name in names:
+            before = metrics.get(name)
+            metrics[name] = (low, high) if before is None else (min(low, before[0]), max(high, before[1]))
+    return Hint(
+        last.project,
+        last.run_id,
+        last.stream,
+        last.role,
+        last.rank,
+        last.attempt,
+        min(part.start for part in parts),
+        max(part.end for part in parts),
+        metrics,
+        frozenset(
+            {other.kind for part in parts for other in part.said.others}
+            | {"figure" for part in parts if part.said.figures}
+        ),
+        (min(times), max(times)) if times else None,
+    )

@@ -1,0 +1,86 @@
+"""What the ledger says of streams and runs, for those who only ask: gateway, command line, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runtide.warehouse.errors import classified
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStream:
+    """How much of a stream is stored."""
+
+    stream: str
+    stored: int
+    """Everything below is stored, but for the holes."""
+    holes: int
+    """Bytes below it that are not."""
+
+    @property
+    def contiguous(self) -> bool:
+        """Nothing is missing below `stored`."""
+        return self.holes == 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known of a run when another process of it starts."""
+
+    exists: bool
+    state: str
+    """As in the view runs; empty where nothing is known yet."""
+    attempt: int
+    """The attempt that a launch is: its own if it is known, else the next one."""
+
+
+class LedgerReader:
+    """Asks the ledger. Safe to share between threads; every call blocks for one or two queries."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def stream_status(self, project: str, streams: Sequence[str]) -> list[StoredStream]:
+        """How much is stored of each of these streams, in their order. Raises StoreError."""
+        if not streams:
+            return []
+        rows = self._query(
+            "SELECT stream, mark, arraySum(h -> h.2 - h.1, holes) FROM runtide.ledger FINAL "
+            "WHERE project = %(project)s AND stream IN %(streams)s",
+            {"project": project, "streams": list(streams)},
+        )
+        found = {str(stream): StoredStream(str(stream), int(mark), int(holes)) for stream, mark, holes in rows}
+        return [found.get(stream, StoredStream(stream, 0, 0)) for stream in streams]
+
+    def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
+        """What is known of a run. Raises StoreError.
+
+        Read from the streams' first records rather than from derived rows, which may lag behind by a second: two
+        processes of one launch must find the same attempt.
+        """
+        told = {"project": project, "run_id": run_id}
+        attempts = self._query(
+            "SELECT attempt, JSONExtractString(json, 'launch_id') AS launch FROM runtide.events "
+            "WHERE project = %(project)s AND run_id = %(run_id)s AND kind = 'stream_opened' "
+            "AND JSONExtractString(json, 'role') != 'ROLE_AGENT' GROUP BY attempt, launch",
+            told,
+        )
+        states = self._query("SELECT state FROM runtide.runs WHERE project = %(project)s AND run_id = %(run_id)s", told)
+        own = [int(attempt) for attempt, launch in attempts if launch_id and launch == launch_id]
+        latest = max((int(attempt) for attempt, _ in attempts), default=0)
+        return RunFacts(
+            exists=bool(attempts),
+            state=str(states[0][0]) if states else "",
+            attempt=max(own) if own else latest + 1,
+        )
+
+    def _query(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
+        try:
+            return self._client.query(sql, parameters=dict(parameters)).result_rows
+        except (ClickHouseError, OSError) as error:
+            raise classified(error) from error

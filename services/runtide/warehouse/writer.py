@@ -1,0 +1,86 @@
+"""Inserts of Arrow blocks: one block is one part of one partition, so a table has all of it or nothing."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Protocol
+
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runtide.warehouse.errors import StoreBusy, classified
+
+_SETTINGS = {
+    "async_insert": 0,
+    "insert_deduplicate": 0,
+    "input_format_arrow_allow_missing_columns": 1,
+}
+_SETTLE_POLL_S = 0.1
+
+
+class Inserts(Protocol):
+    """What the sink needs of a writer."""
+
+    def insert(self, table: str, batch: pa.RecordBatch) -> None:
+        """Store a block. Raises StoreError; after StoreBusy nobody knows whether it is stored."""
+
+    def settle(self) -> None:
+        """Return when no insert whose result is unknown can still be at work. Raises StoreError."""
+
+
+class Writer:
+    """Writes to ClickHouse over HTTP."""
+
+    def __init__(self, client: Client, limit_s: int = 45) -> None:
+        """`limit_s` ends an insert within the server, before the client gives up waiting for it."""
+        self._client = client
+        self._limit_s = limit_s
+        self._doubtful: set[str] = set()
+
+    def insert(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        """Store a block in `runtide.<table>`. Raises StoreBusy, RowsRefused and StoreMisconfigured."""
+        if batch.num_rows == 0:
+            return
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, batch.schema) as stream:
+            stream.write(batch)
+        query = f"runtide-{uuid.uuid4().hex}"
+        try:
+            self._client.raw_insert(
+                f"runtide.{table}",
+                column_names=batch.schema.names,
+                insert_block=buffer.getvalue().to_pybytes(),
+                fmt="ArrowStream",
+                settings={**_SETTINGS, "max_execution_time": self._limit_s, "query_id": query},
+            )
+        except (ClickHouseError, OSError) as error:
+            said = classified(error)
+            if isinstance(said, StoreBusy):
+                self._doubtful.add(query)
+            raise said from error
+
+    def settle(self) -> None:
+        """Wait until the server works on none of the inserts that gave no answer.
+
+        Blocks for as long as such an insert may take. Raises StoreBusy where the server does not answer.
+        """
+        deadline = time.monotonic() + 2 * self._limit_s
+        while self._doubtful:
+            if not self._running(self._doubtful):
+                self._doubtful.clear()
+            elif time.monotonic() > deadline:
+                raise StoreBusy("an insert without an answer is still at work", alarm=True)
+            else:
+                time.sleep(_SETTLE_POLL_S)
+
+    def _running(self, queries: set[str]) -> bool:
+        try:
+            found = self._client.query(
+                "SELECT count() FROM system.processes WHERE query_id IN {queries:Array(String)}",
+                parameters={"queries": sorted(queries)},
+            )
+        except (ClickHouseError, OSError) as error:
+            raise classified(error) from error
+        return bool(found.result_rows[0][0])
