@@ -1,5 +1,7 @@
 """Resource readings of a run in time buckets: minimum, mean and maximum of each host, device, name and rank."""
 
+# ruff: noqa: S608 - values are bound parameters; only names and numbers of our own are put into the text
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -26,7 +28,7 @@ def resources(client: Any, project: str, run_id: str, buckets: int = 300) -> Any
     width = next((width for width in _WIDTHS_S if seconds / width <= buckets), _WIDTHS_S[-1])
     parts = _by_minutes() if seconds > _RAW_SECONDS and width >= 60 else _one_by_one("")
     return client.query_arrow(
-        "SELECT host, device, name, rank, toStartOfInterval(t, toIntervalSecond({width:UInt32})) AS time,"  # noqa: S608
+        "SELECT host, device, name, rank, toStartOfInterval(t, toIntervalSecond({width:UInt32})) AS time,"
         " sum(s) / sum(n) AS mean, min(lo) AS min, max(hi) AS max, argMax(l, t) AS last "
         f"FROM ({parts}) GROUP BY host, device, name, rank, time ORDER BY host, device, name, rank, time",
         parameters={**parameters, "width": width},
@@ -40,7 +42,7 @@ def _seconds(first: datetime, last: datetime) -> float:
 
 def _one_by_one(more: str) -> str:
     return (
-        "SELECT host, device, name, rank, toDateTime(time, 'UTC') AS t, 1 AS n, value AS s, value AS lo, value AS hi,"  # noqa: S608
+        "SELECT host, device, name, rank, toDateTime(time, 'UTC') AS t, 1 AS n, value AS s, value AS lo, value AS hi,"
         " value AS l FROM runtide.samples FINAL "
         f"WHERE project = {{project:String}} AND run_id = {{run:String}} AND isFinite(value){more}"
     )
@@ -49,7 +51,7 @@ def _one_by_one(more: str) -> str:
 def _by_minutes() -> str:
     newest = "(SELECT max(time) FROM runtide.sample_windows WHERE project = {project:String} AND run_id = {run:String})"
     return (
-        "SELECT host, device, name, rank, time AS t, toInt32(count) AS n, sum AS s, min AS lo, max AS hi, last AS l "  # noqa: S608
+        "SELECT host, device, name, rank, time AS t, toInt32(count) AS n, sum AS s, min AS lo, max AS hi, last AS l "
         "FROM runtide.sample_windows FINAL "
         f"WHERE project = {{project:String}} AND run_id = {{run:String}} AND count > 0 AND time < {newest} "
         "UNION ALL " + _one_by_one(f" AND time >= {newest}")

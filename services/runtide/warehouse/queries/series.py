@@ -6,6 +6,8 @@ one, so a chart is live though the derivation is behind. A late or repeated step
 Hidden points of earlier attempts do not count, and of a repeated step the later value does.
 """
 
+# ruff: noqa: S608 - values are bound parameters; only names and numbers of our own are put into the text
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,8 +19,11 @@ from runtide.warehouse.queries.reading import rows
 
 _TIERS = (64, 4096, 262144)
 
-_EXACT_POINTS = 20_000
+_EXACT_POINTS = 50_000
 """Up to so many points of a metric are read one by one, which is exact at once."""
+
+_COARSEST = 50
+"""Where the least tier would give fewer buckets than that, points are read however many ranks there are."""
 
 _SKEW_STEPS = 256
 """So far apart the ranks of a job are taken to be, where points newer than the tiers are looked for."""
@@ -90,22 +95,23 @@ def extents(client: Any, project: str, run_id: str) -> list[Extent]:
     return [Extent(**row, derived=False) for row in found]
 
 
-def plan(extent: Extent, window: Window, *, per_rank: bool, with_time: bool = True) -> Plan:
-    """The cheapest way that keeps the promise; `with_time` says that the buckets need their time."""
+def plan(extent: Extent, window: Window, *, per_rank: bool, with_time: bool = True, ranks: int = 0) -> Plan:
+    """The cheapest way that keeps the promise; `with_time`: the buckets need their time; `ranks`: of so many only."""
     first = extent.first_step if window.x_from is None else max(window.x_from, extent.first_step)
     last = extent.last_step if window.x_to is None else min(window.x_to, extent.last_step)
     span = max(last - first + 1, 1)
     shift = max((span - 1) // window.buckets, 0).bit_length()
     total = max(extent.last_step - extent.first_step + 1, 1)
     expected = extent.count * min(span / total, 1.0)
-    if not extent.derived or expected <= _EXACT_POINTS:
-        return Plan(Source.POINTS, shift)
-    if shift >= 4:  # from half the least tier on it is better to be a little coarse than to read all points
-        shift = max(shift, 6)
-        return Plan(Source.TIERS, shift, max(width for width in _TIERS if width <= 1 << shift))
-    if extent.ranks > 1 and not per_rank and not with_time:
+    if per_rank and ranks and extent.ranks > ranks:
+        expected *= ranks / extent.ranks
+    few = expected <= _EXACT_POINTS or span < _COARSEST * _TIERS[0]
+    if extent.derived and shift < 6 and not few and extent.ranks > 1 and not (per_rank or with_time):
         return Plan(Source.STEP_STATS, shift)
-    return Plan(Source.POINTS, shift)
+    if not extent.derived or few:
+        return Plan(Source.POINTS, shift)
+    shift = max(shift, 6)
+    return Plan(Source.TIERS, shift, max(width for width in _TIERS if width <= 1 << shift))
 
 
 def series(
@@ -130,7 +136,9 @@ def series(
     window = window or Window()
     groups: dict[Plan, list[Extent]] = {}
     for extent in metrics:
-        groups.setdefault(plan(extent, window, per_rank=per_rank, with_time=with_time), []).append(extent)
+        groups.setdefault(plan(extent, window, per_rank=per_rank, with_time=with_time, ranks=len(ranks)), []).append(
+            extent
+        )
     tables = [
         _Question(project, run_id, how, tuple(group), window, per_rank, tuple(ranks)).ask(client)
         for how, group in groups.items()
@@ -155,7 +163,7 @@ class _Question:
     def ask(self, client: Any) -> Any:
         rank = "toInt32(rank)" if self.per_rank else "toInt32(-1)"
         sql = (
-            f"SELECT metric, {rank} AS rank_, bitShiftRight(at, {self.plan.shift}) AS bucket,"  # noqa: S608
+            f"SELECT metric, {rank} AS rank_, bitShiftRight(at, {self.plan.shift}) AS bucket,"
             f" bucket * {1 << self.plan.shift} AS first_step, max(ls) AS step, max(lt) AS time,"
             " if(sum(c) = 0, nan, sum(s) / sum(c)) AS mean,"
             " if(sum(c) = 0, nan, minIf(lo, c > 0)) AS min, if(sum(c) = 0, nan, maxIf(hi, c > 0)) AS max,"
@@ -171,7 +179,7 @@ class _Question:
         if self.ranks:
             parameters["ranks"] = list(self.ranks)
         return client.query_arrow(
-            f"SELECT toString(metric) AS metric, rank_ AS rank, * EXCEPT (metric, rank_) FROM ({sql})",  # noqa: S608
+            f"SELECT toString(metric) AS metric, rank_ AS rank, * EXCEPT (metric, rank_) FROM ({sql})",
             parameters=parameters,
             use_strings=True,
         )
@@ -214,7 +222,7 @@ class _Question:
 
     def _tiers(self) -> str:
         return (
-            f"SELECT metric, rank, bucket * {self.plan.width} AS at, count AS c, non_finite AS b, sum AS s, min AS lo,"  # noqa: S608
+            f"SELECT metric, rank, bucket * {self.plan.width} AS at, count AS c, non_finite AS b, sum AS s, min AS lo,"
             " max AS hi, last AS l, last_step AS ls, last_time AS lt FROM runtide.series_tiers FINAL "
             f"WHERE {self._of_run()} AND width = {self.plan.width} AND count + non_finite > 0"
             f"{self._of_ranks()}{self._range('bucket', self.plan.width)}"
@@ -222,8 +230,8 @@ class _Question:
 
     def _step_stats(self) -> str:
         return (
-            "SELECT metric, toInt32(-1) AS rank, step AS at, ranks AS c, s.non_finite AS b, mean * ranks AS s, min AS lo,"  # noqa: S608
-            " max AS hi, if(ranks = 0, nan, mean) AS l, step AS ls, toDateTime64(0, 6, 'UTC') AS lt "
+            "SELECT metric, toInt32(-1) AS rank, step AS at, ranks AS c, s.non_finite AS b, mean * ranks AS s,"
+            " min AS lo, max AS hi, if(ranks = 0, nan, mean) AS l, step AS ls, toDateTime64(0, 6, 'UTC') AS lt "
             f"FROM runtide.step_stats AS s WHERE {self._of_run()}{self._range('step')}"
         )
 
@@ -235,9 +243,9 @@ class _Question:
             join, newer = self._tops(), " AND (t.known = 0 OR p.step > t.top)"
         # The order is that of the key as far as it goes; LIMIT BY takes the later value of a repeated step.
         return (
-            "SELECT p.metric AS metric, p.rank AS rank, p.step AS at, toUInt64(isFinite(p.value)) AS c,"  # noqa: S608
-            " toUInt64(not isFinite(p.value)) AS b, if(isFinite(p.value), p.value, 0) AS s, p.value AS lo, p.value AS hi,"
-            " p.value AS l, p.step AS ls, p.time AS lt FROM ("
+            "SELECT p.metric AS metric, p.rank AS rank, p.step AS at, toUInt64(isFinite(p.value)) AS c,"
+            " toUInt64(not isFinite(p.value)) AS b, if(isFinite(p.value), p.value, 0) AS s, p.value AS lo,"
+            " p.value AS hi, p.value AS l, p.step AS ls, p.time AS lt FROM ("
             "SELECT q.metric AS metric, q.rank AS rank, q.step AS step, q.value AS value, q.time AS time FROM ("
             "SELECT metric, rank, step, value, time, attempt, stream, offset FROM runtide.points "
             f"WHERE {self._of_run()}{self._of_ranks()}{more}) AS q "
@@ -256,14 +264,14 @@ class _Question:
             for position, extent in enumerate(self.metrics)
         )
         return (
-            "LEFT JOIN (SELECT toString(metric) AS metric, rank, max(last_step) AS top, 1 AS known"  # noqa: S608
+            "LEFT JOIN (SELECT toString(metric) AS metric, rank, max(last_step) AS top, 1 AS known"
             f" FROM runtide.series_tiers FINAL WHERE {self._of_run()} AND width = {width} AND ({newest})"
             " AND count + non_finite > 0 GROUP BY metric, rank) AS t ON t.metric = p.metric AND t.rank = p.rank "
         )
 
     def _tops(self) -> str:
         return (
-            "LEFT JOIN (SELECT toString(metric) AS metric, max(step) AS top, 1 AS known"  # noqa: S608
+            "LEFT JOIN (SELECT toString(metric) AS metric, max(step) AS top, 1 AS known"
             f" FROM runtide.step_stats_shards WHERE {self._of_run()}{self._newer()}"
             " GROUP BY metric) AS t ON t.metric = p.metric "
         )

@@ -1,0 +1,93 @@
+"""The connection of a browser session to ClickHouse, and pages that go on when it is away.
+
+Settings come from the environment: RUNTIDE_CLICKHOUSE_HOST, _PORT, _USERNAME, _PASSWORD, _DATABASE, _SECURE.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import streamlit as st
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.errors import StoreError
+
+from parts import address, look
+
+Answer = TypeVar("Answer")
+
+QUICK_S = 1.0
+SLOW_S = 10.0
+_SHARE = 4
+"""A refresh may take a quarter of the time; where it takes more the next one waits."""
+
+
+def settings() -> ClickHouseSettings:
+    """Where the store is."""
+    env = os.environ.get
+    return ClickHouseSettings(
+        host=env("RUNTIDE_CLICKHOUSE_HOST", "127.0.0.1"),
+        port=int(env("RUNTIDE_CLICKHOUSE_PORT", "8123")),
+        username=env("RUNTIDE_CLICKHOUSE_USERNAME", "default"),
+        password=env("RUNTIDE_CLICKHOUSE_PASSWORD", ""),
+        database=env("RUNTIDE_CLICKHOUSE_DATABASE", "runtide"),
+        secure=env("RUNTIDE_CLICKHOUSE_SECURE", "").lower() in {"1", "true", "yes"},
+        answer_timeout_s=20.0,
+    )
+
+
+@dataclass(frozen=True)
+class Seen(Generic[Answer]):
+    """The last answer, and when it came."""
+
+    answer: Answer
+    at: float
+    question: str
+
+
+def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bool]) -> None:
+    """Ask and draw, now and again while the page is open; `draw` says whether something still moves.
+
+    With the store away the last answer to the same question stays, with its age and the error above it.
+    """
+    slot, pace = f"seen:{name}", f"pace:{name}"
+    every = st.session_state.setdefault(pace, QUICK_S)
+
+    @st.fragment(run_every=every)
+    def turn() -> None:
+        began = time.monotonic()
+        question = address.question()
+        banner = st.empty()
+        try:
+            seen = Seen(ask(_client()), time.time(), question)
+            st.session_state[slot] = seen
+        except (ClickHouseError, StoreError, OSError) as error:
+            st.session_state.pop("client", None)
+            seen = st.session_state.get(slot)
+            if seen is not None and seen.question != question:
+                seen = None
+            with banner.container():
+                look.away(settings(), error, None if seen is None else seen.at)
+        moving = True
+        if seen is not None:
+            moving = draw(seen.answer)
+        wanted = QUICK_S if moving else SLOW_S
+        cost = time.monotonic() - began
+        if wanted == QUICK_S and cost * _SHARE > QUICK_S:
+            wanted = float(min(round(cost * _SHARE), SLOW_S)) or QUICK_S
+        if wanted != every and (wanted > 2 * every or every > 2 * wanted or wanted in {QUICK_S, SLOW_S}):
+            st.session_state[pace] = wanted
+            st.rerun()
+
+    turn()
+
+
+def _client() -> Client:
+    if "client" not in st.session_state:
+        st.session_state["client"] = connect(settings())
+    client: Client = st.session_state["client"]
+    return client

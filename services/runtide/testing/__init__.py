@@ -1,0 +1,1 @@
+"""Things that tests of runtide, and of what is built on it, need. No service imports this."""
