@@ -29,16 +29,16 @@ ENGINE = ReplacingMergeTree(version)
 ORDER BY (project, run_id, attempt)
 COMMENT 'Starts of each run. Prefer the view attempts';
 
+-- The least bound counts, whoever writes it and in whatever order: a later attempt can only hide more.
 CREATE TABLE IF NOT EXISTS runtide.attempt_bounds
 (
     project     LowCardinality(String),
     run_id      LowCardinality(String),
     metric      LowCardinality(String),
     attempt     UInt16,
-    hidden_from Int64 COMMENT 'Points of this attempt and metric from this step on are superseded by a later attempt',
-    version     UInt64
+    hidden_from SimpleAggregateFunction(min, Int64) COMMENT 'Points of this attempt and metric from this step on are superseded by a later attempt'
 )
-ENGINE = ReplacingMergeTree(version)
+ENGINE = AggregatingMergeTree
 ORDER BY (project, run_id, metric, attempt)
 COMMENT 'Which points of earlier attempts are hidden; runs with one attempt have no rows';
 
@@ -97,7 +97,7 @@ CREATE TABLE IF NOT EXISTS runtide.step_stats_shards
     shard      Int32   COMMENT 'floor(rank / 64)',
     ranks      UInt32  COMMENT 'Ranks with a finite value at this step',
     non_finite UInt32,
-    mean       Float64,
+    mean       Float64 COMMENT '0 where no rank has a finite value',
     m2         Float64 COMMENT 'Sum of squared distances from the mean',
     min        Float64,
     min_rank   Int32,

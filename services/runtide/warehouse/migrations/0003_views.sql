@@ -87,15 +87,15 @@ WHERE count + non_finite > 0
 UNION ALL
 SELECT
     project, run_id, metric, toInt32(-1) AS rank,
-    avgIf(l, ls = top) AS last, any(top) AS last_step,
-    minIf(mn, c > 0) AS min, argMinIf(ms, (mn, ms), c > 0) AS min_step,
-    maxIf(mx, c > 0) AS max, argMaxIf(xs, (mx, -xs), c > 0) AS max_step,
+    arrayAvg(x -> x.2, arrayFilter(x -> x.1 = top, groupArray((ls, l)))) AS last, max(ls) AS top,
+    if(sum(c) = 0, nan, minIf(mn, c > 0)) AS min, argMinIf(ms, (mn, ms), c > 0) AS min_step,
+    if(sum(c) = 0, nan, maxIf(mx, c > 0)) AS max, argMaxIf(xs, (mx, bitNot(xs)), c > 0) AS max_step,
     if(sum(c) = 0, nan, sum(s) / sum(c)) AS mean, sum(c) AS count, sum(n) AS non_finite
 FROM
 (
     SELECT
         project, run_id, metric, last AS l, last_step AS ls, min AS mn, min_step AS ms, max AS mx, max_step AS xs,
-        sum AS s, count AS c, non_finite AS n, max(last_step) OVER (PARTITION BY project, run_id, metric) AS top
+        sum AS s, count AS c, non_finite AS n
     FROM runtide.metric_summary_rows FINAL
     WHERE count + non_finite > 0
 )
@@ -120,15 +120,16 @@ COMMENT 'Statistics over ranks at each step'
 -- Moments of shards are merged by Chan, Golub and LeVeque (1983), which keeps the deviation exact where the mean is large.
 AS SELECT
     project, run_id, metric, step, n AS ranks, mu AS mean, lo AS min, hi AS max,
-    sqrt(greatest(0, (within + between) / n)) AS std, lo_rank AS min_rank, hi_rank AS max_rank, bad AS non_finite
+    if(n = 0, nan, sqrt(greatest(0, (within + between) / n))) AS std, lo_rank AS min_rank, hi_rank AS max_rank,
+    bad AS non_finite
 FROM
 (
     SELECT
         project, run_id, metric, step,
-        sum(ranks) AS n, sum(non_finite) AS bad, sum(ranks * mean) / n AS mu, sum(m2) AS within,
+        sum(ranks) AS n, sum(non_finite) AS bad, if(n = 0, nan, sum(ranks * mean) / n) AS mu, sum(m2) AS within,
         arraySum((k, m) -> k * pow(m - mu, 2), groupArray(ranks), groupArray(mean)) AS between,
-        minIf(min, ranks > 0) AS lo, argMinIf(min_rank, (min, min_rank), ranks > 0) AS lo_rank,
-        maxIf(max, ranks > 0) AS hi, argMaxIf(max_rank, (max, -max_rank), ranks > 0) AS hi_rank
+        if(n = 0, nan, minIf(min, ranks > 0)) AS lo, argMinIf(min_rank, (min, min_rank), ranks > 0) AS lo_rank,
+        if(n = 0, nan, maxIf(max, ranks > 0)) AS hi, argMaxIf(max_rank, (max, -max_rank), ranks > 0) AS hi_rank
     FROM runtide.step_stats_shards FINAL
     WHERE ranks + non_finite > 0
     GROUP BY project, run_id, metric, step

@@ -1,0 +1,433 @@
+"""Keeps derived rows true to raw rows: hints in, replaced rows out.
+
+Everything is one way of working: a hint marks steps of a run as out of date, a statement derives them anew from raw
+rows and replaces what was there. So hints may come twice, late, in any order or never: the sweep compares the ledger
+with the coverage and finds what no hint announced. Blocks: `tick` and `sweep` talk to the store and belong in one
+thread; `add` may be called from any.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+
+from runtide.processor import sql
+from runtide.processor.bounds import Bounds, Logged
+from runtide.processor.coverage import Cursor, Stored, advanced, behind
+from runtide.processor.dirty import Dirty, Run, Span, Work, halves, shard_of
+from runtide.processor.facts import LedgerRow
+from runtide.processor.runs import RunBook
+from runtide.processor.states import SECOND
+from runtide.processor.store import Store, clock_us
+from runtide.wire.hints import Hint
+
+log = logging.getLogger("runtide.processor")
+
+SWEEP_US = 30 * SECOND
+"""How often the ledger is compared with the coverage."""
+COVERAGE_US = 2 * SECOND
+"""Least time between two writings of the coverage; what was not written is derived again after a restart."""
+WINDOWS_US = 2 * SECOND
+"""Least time between two derivations of sample windows."""
+PORTION_S = 1.0
+"""How long one tick derives series before it looks after the rows of runs again."""
+MOST_POINTS = 2_000_000
+"""Points that one statement derives; about 150 MB in the engine."""
+MOST_HINTS = 200_000
+"""Hints kept while they wait for the sink. The oldest are dropped, the sweep finds what they said."""
+
+_COVERAGE_SCHEMA = pa.schema(
+    [
+        *[(name, pa.string()) for name in ("project", "run_id", "stream")],
+        *[(name, pa.uint64()) for name in ("mark", "hole_bytes", "revision")],
+    ]
+)
+
+StreamOf = tuple[Run, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A hint, or what the sweep found in its place: then all of the stream is covered up to `swept`."""
+
+    hint: Hint
+    swept: Cursor | None = None
+
+    @property
+    def run(self) -> Run:
+        return Run(self.hint.project, self.hint.run_id)
+
+    @property
+    def stream(self) -> StreamOf:
+        return self.run, self.hint.stream
+
+
+class Deriver:
+    """Derives the rows of all runs that it is given hints of, and those that the sweep finds."""
+
+    def __init__(self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us) -> None:
+        """`clock` gives microseconds since the epoch."""
+        self._store = Store(client_factory, clock)
+        self._clock = clock
+        self._book = RunBook(self._store)
+        self._bounds = Bounds(self._store)
+        self._lock = threading.Lock()
+        self._incoming: deque[Hint] = deque(maxlen=MOST_HINTS)
+        self._pending: list[_Found] = []
+        self._dirty = Dirty()
+        self._minutes: dict[Run, Span] = {}
+        self._cursors: dict[StreamOf, Cursor] = {}
+        self._revisions: dict[StreamOf, int] = {}
+        self._unwritten: set[StreamOf] = set()
+        self._suspects: dict[StreamOf, Cursor] = {}
+        self._swept_us = self._covered_us = self._windowed_us = 0
+        self._started = False
+
+    def add(self, hints: Iterable[Hint]) -> None:
+        """Take hints; they are looked at by the next tick."""
+        with self._lock:
+            self._incoming.extend(hints)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every hint is derived, the rows of runs are up to date, and the coverage says so."""
+        with self._lock:
+            waiting = bool(self._incoming)
+        return not (waiting or self._pending or self._dirty or self._minutes or self._unwritten)
+
+    def tick(self, now_us: int | None = None) -> bool:
+        """Derive for about PORTION_S; says whether series are left to derive at once.
+
+        Raises StoreError, after which it is as if the tick had not been: what was taken is taken up by the next.
+        """
+        now = self._clock() if now_us is None else now_us
+        if not self._started:
+            self._book.load()
+            self.sweep(everything=True)
+            self._started, self._swept_us = True, now
+        elif now - self._swept_us >= SWEEP_US:
+            self.sweep()
+            self._swept_us = now
+        self._gather()
+        ledger = self._store.ledger({found.run for found in self._pending} | {*self._dirty.runs(), *self._minutes})
+        self._note(ledger)
+        self._derive(ledger)
+        if self._minutes and now - self._windowed_us >= WINDOWS_US:
+            self._derive_windows(ledger)
+            self._windowed_us = now
+        self._book.refresh(now, ledger)
+        if now - self._covered_us >= COVERAGE_US:
+            self._cover()
+            self._covered_us = now
+        return bool(self._dirty)
+
+    def settle(self, now_us: int | None = None) -> None:
+        """Derive all that is known to be out of date, without regard to the time, and write all rows of runs.
+
+        Hints of records that are not stored stay.
+        """
+        self._windowed_us = self._covered_us = 0
+        while self.tick(now_us):
+            pass
+        self._windowed_us = 0
+        now = self._clock() if now_us is None else now_us
+        self._derive_windows(self._store.ledger(self._minutes))
+        self._book.flush(now)
+        self._cover()
+
+    def sweep(self, everything: bool = False) -> None:
+        """Compare the ledger with the coverage, and take up what no hint has announced.
+
+        A stream counts as forgotten if its coverage has stood still since the last sweep; with `everything` at once.
+        """
+        waiting = {found.stream for found in self._pending}
+        suspects: dict[StreamOf, Cursor] = {}
+        forgotten: dict[Run, list[tuple[Hint, Cursor, Cursor]]] = {}
+        for project, run_id, stream, role, rank, attempt, mark, open_bytes, revision, low, low_open in self._store.rows(
+            sql.uncovered()
+        ):
+            key = Run(project, run_id), stream
+            cursor = self._cursors.get(key, Cursor(low, low_open))
+            if not behind(cursor, Stored(mark, ((0, open_bytes),) if open_bytes else ())):
+                continue
+            if everything or (self._suspects.get(key) == cursor and key not in waiting):
+                hint = Hint(project, run_id, stream, _ROLES.get(role, 0), rank, attempt, cursor.mark, mark)
+                forgotten.setdefault(key[0], []).append((hint, cursor, Cursor(mark, open_bytes)))
+                self._revisions[key] = revision
+            else:
+                suspects[key] = cursor
+        self._suspects = suspects
+        for run, streams in forgotten.items():
+            self._pending.extend(self._look_up(run, streams))
+            self._book.reread(run)
+        if forgotten:
+            log.info(
+                "sweep found streams not covered runs=%d streams=%d", len(forgotten), sum(map(len, forgotten.values()))
+            )
+
+    def rebuild(self, run: Run) -> None:
+        """Throw away what is derived of a run and derive it anew. Readers may see a run without series meanwhile."""
+        ledger = self._store.ledger([run])
+        self._book.reread(run)
+        attempts = self._book.read_events([run])[run]
+        if self._is_multiple(ledger[run]):
+            self._bounds.remake(run, attempts)
+        for statement in sql.emptied(run, _versions(ledger)[run]):
+            self._store.run(statement)
+        self._mark_all(run)
+        for found in self._look_up(run, [_from_start(row) for row in ledger[run]]):
+            if found.hint.sampled is not None:
+                self._add_minutes(run, found.hint.sampled)
+            if found.swept is not None:
+                self._move(found.stream, found.swept)
+        self._revisions.update({(run, row.stream): row.revision for row in ledger[run]})
+        self.settle()
+
+    # What came.
+
+    def _gather(self) -> None:
+        with self._lock:
+            hints = list(self._incoming)
+            self._incoming.clear()
+        self._pending.extend(_Found(hint) for hint in hints)
+        if len(self._pending) > MOST_HINTS:
+            log.warning("hints dropped count=%d", len(self._pending) - MOST_HINTS)
+            del self._pending[:-MOST_HINTS]
+
+    def _note(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
+        """Turn the hints whose records are stored into what is out of date."""
+        rows = {(run, row.stream): row for run, streams in ledger.items() for row in streams}
+        ready: list[_Found] = []
+        waiting: list[_Found] = []
+        for found in self._pending:
+            row = rows.get(found.stream)
+            stored = row is not None and (found.swept is not None or row.stored.has(found.hint.start, found.hint.end))
+            (ready if stored else waiting).append(found)
+        if not ready:
+            return
+        self._load_cursors({found.stream for found in ready})
+        by_run: dict[Run, list[_Found]] = {}
+        for found in ready:
+            by_run.setdefault(found.run, []).append(found)
+        for run, of_run in by_run.items():
+            self._book.touch(run, {kind for found in of_run for kind in found.hint.kinds})
+        self._note_attempts(ledger, by_run)
+        # From here on nothing can fail: the hints are taken.
+        self._pending = waiting
+        for found in ready:
+            self._note_one(found)
+        for key, of_stream in _by_stream(ready).items():
+            row = rows[key]
+            self._move(key, _cursor_after(self._cursors[key], row.stored, of_stream))
+            self._revisions[key] = row.revision
+
+    def _note_one(self, found: _Found) -> None:
+        hint = found.hint
+        shard = shard_of(hint.rank)
+        for metric, span in hint.metrics.items():
+            self._dirty.add(found.run, shard, metric, span)
+        if hint.sampled is not None:
+            self._add_minutes(found.run, hint.sampled)
+
+    def _note_attempts(self, ledger: Mapping[Run, Sequence[LedgerRow]], by_run: Mapping[Run, Sequence[_Found]]) -> None:
+        """Bring the bounds of runs with several attempts up to date."""
+        multiple = [run for run in by_run if self._is_multiple(ledger[run])]
+        for run, attempts in self._book.read_events(multiple).items():
+            if self._bounds.new_resume(run, attempts):
+                self._bounds.remake(run, attempts)
+                self._mark_all(run)
+            logged = [
+                Logged(found.hint.attempt, metric, span[0], found.swept is not None)
+                for found in by_run[run]
+                for metric, span in found.hint.metrics.items()
+            ]
+            tails = self._bounds.update(run, attempts, logged)
+            shards = {shard_of(row.rank) for row in ledger[run]}
+            for metric, spans in tails.items():
+                for span in spans:
+                    for shard in shards:
+                        self._dirty.add(run, shard, metric, span)
+
+    @staticmethod
+    def _is_multiple(streams: Sequence[LedgerRow]) -> bool:
+        return any(row.attempt > 1 for row in streams)
+
+    def _mark_all(self, run: Run) -> None:
+        for metric, shard, low, high in self._store.rows(sql.everything(run)):
+            self._dirty.add(run, shard, metric, (low, high))
+
+    def _add_minutes(self, run: Run, sampled: Span) -> None:
+        low, high = self._minutes.get(run, sampled)
+        self._minutes[run] = min(low, sampled[0]), max(high, sampled[1])
+
+    def _look_up(self, run: Run, streams: Sequence[tuple[Hint, Cursor, Cursor]]) -> list[_Found]:
+        """What streams have said since they were covered; from their start where late data fell into a hole."""
+        since = {hint.stream: 0 if now.hole_bytes < then.hole_bytes else then.mark for hint, then, now in streams}
+        metrics: dict[str, dict[str, Span]] = {}
+        for stream, metric, low, high in self._store.rows(sql.spoken_since(run, since)):
+            metrics.setdefault(stream, {})[metric] = (low, high)
+        sampled = {stream: (low, high) for stream, low, high in self._store.rows(sql.sampled_since(run, since))}
+        return [
+            _Found(replace(hint, metrics=metrics.get(hint.stream, {}), sampled=sampled.get(hint.stream)), now)
+            for hint, _, now in streams
+        ]
+
+    # What is made of it.
+
+    def _derive(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
+        until = time.monotonic() + PORTION_S
+        ranks = {run: _ranks_of_shards(streams) for run, streams in ledger.items()}
+
+        def points(work: Work) -> int:
+            return work.steps * len(work.metrics) * sum(ranks[work.run].get(shard, 1) for shard in work.shards)
+
+        # Runs that became dirty after the ledger was read have no version yet; there are none in one thread.
+        while self._dirty and time.monotonic() < until:
+            works = self._dirty.take(points, MOST_POINTS)
+            try:
+                left = self._derive_some(works, ledger, sum(map(points, works)), until)
+            except BaseException:
+                self._dirty.put_back(works)
+                raise
+            self._dirty.put_back(left)
+
+    def _derive_some(
+        self, works: Sequence[Work], ledger: Mapping[Run, Sequence[LedgerRow]], points: int, until: float
+    ) -> list[Work]:
+        """Derive works, cut up where they are large; returns what was not come to in time."""
+        if points <= MOST_POINTS or len(works) > 1:
+            self._replace(works, ledger)
+            return []
+        left = list(works)
+        while left and time.monotonic() < until:
+            work = left.pop()
+            pieces = self._cut(work)
+            if len(pieces) == 1:
+                self._replace([work], ledger)
+            else:
+                left.extend(pieces)
+        return left
+
+    def _cut(self, work: Work) -> Sequence[Work]:
+        """Two works, where a work has more points than one statement should derive."""
+        count, middle = self._store.rows(sql.size_of(work))[0]
+        if count <= MOST_POINTS:
+            return (work,)
+        if len(work.metrics) > 1:
+            half = len(work.metrics) // 2
+            return replace(work, metrics=work.metrics[:half]), replace(work, metrics=work.metrics[half:])
+        return halves(work, middle)
+
+    def _replace(self, works: Sequence[Work], ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
+        """Derive works of runs with one attempt, and of those with several, whose points may be hidden."""
+        versions = _versions(ledger)
+        for bounded in (False, True):
+            some = [work for work in works if self._is_multiple(ledger[work.run]) == bounded]
+            if not some:
+                continue
+            self._store.run(sql.base_tier(some, versions, bounded))
+            if bounded:
+                self._store.run(sql.vanished_base(some, versions))
+            for width in sql.TIERS[1:]:
+                self._store.run(sql.upper_tier(some, versions, width))
+            self._store.run(sql.summaries(some, versions))
+            self._store.run(sql.step_stats(some, versions, bounded))
+            if bounded:
+                self._store.run(sql.vanished_step_stats(some, versions))
+
+    def _derive_windows(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
+        minutes = {run: span for run, span in self._minutes.items() if run in ledger}
+        if not minutes:
+            return
+        self._store.run(sql.sample_windows(minutes, _versions(ledger)))
+        for run in minutes:
+            del self._minutes[run]
+
+    # Up to where it was made.
+
+    def _load_cursors(self, streams: Iterable[StreamOf]) -> None:
+        unknown = [stream for stream in streams if stream not in self._cursors]
+        for at in range(0, len(unknown), 1000):
+            some = unknown[at : at + 1000]
+            found = {key: Cursor() for key in some}
+            for project, run_id, stream, mark, hole_bytes in self._store.rows(sql.coverage(some)):
+                found[Run(project, run_id), stream] = Cursor(mark, hole_bytes)
+            self._cursors.update(found)
+
+    def _move(self, stream: StreamOf, cursor: Cursor) -> None:
+        if self._cursors.get(stream) != cursor:
+            self._cursors[stream] = cursor
+            self._unwritten.add(stream)
+
+    def _cover(self) -> None:
+        """Write the coverage of streams whose runs have nothing left to derive."""
+        done = [
+            key
+            for key in self._unwritten
+            if not self._dirty.holds(key[0]) and key[0] not in self._minutes and self._book.settled(key[0])
+        ]
+        if not done:
+            return
+        rows = [
+            {
+                "project": run.project,
+                "run_id": run.run_id,
+                "stream": stream,
+                "mark": self._cursors[run, stream].mark,
+                "hole_bytes": self._cursors[run, stream].hole_bytes,
+                "revision": self._revisions.get((run, stream), 0),
+            }
+            for run, stream in done
+        ]
+        self._store.insert("coverage", pa.Table.from_pylist(rows, schema=_COVERAGE_SCHEMA))
+        self._unwritten.difference_update(done)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep the memory bounded: cursors can be read again."""
+        over = len(self._cursors) - MOST_HINTS
+        if over > 0:
+            for key in [key for key in self._cursors if key not in self._unwritten][:over]:
+                del self._cursors[key]
+                self._revisions.pop(key, None)
+
+
+_ROLES = {"rank": 1, "child": 2, "agent": 3}
+
+
+def _by_stream(ready: Sequence[_Found]) -> dict[StreamOf, list[_Found]]:
+    out: dict[StreamOf, list[_Found]] = {}
+    for found in ready:
+        out.setdefault(found.stream, []).append(found)
+    return out
+
+
+def _cursor_after(cursor: Cursor, stored: Stored, of_stream: Sequence[_Found]) -> Cursor:
+    for found in of_stream:
+        if found.swept is not None:
+            cursor = found.swept
+    return advanced(cursor, stored, [(found.hint.start, found.hint.end) for found in of_stream if found.swept is None])
+
+
+def _from_start(row: LedgerRow) -> tuple[Hint, Cursor, Cursor]:
+    hint = Hint(row.project, row.run_id, row.stream, 0, row.rank, row.attempt, 0, row.mark)
+    return hint, Cursor(), Cursor(row.mark, row.stored.hole_bytes)
+
+
+def _versions(ledger: Mapping[Run, Sequence[LedgerRow]]) -> dict[Run, int]:
+    """Bytes stored of each run: grows with every record, late ones that fill a hole too."""
+    return {run: sum(row.mark - row.stored.hole_bytes for row in streams) for run, streams in ledger.items()}
+
+
+def _ranks_of_shards(streams: Sequence[LedgerRow]) -> dict[int, int]:
+    ranks: dict[int, set[int]] = {}
+    for row in streams:
+        ranks.setdefault(shard_of(row.rank), set()).add(row.rank)
+    return {shard: len(of) for shard, of in ranks.items()}

@@ -1,0 +1,68 @@
+"""The processor's shell within one process: hints come by call, ticks run in a thread, the event loop never waits.
+
+Promises to take about a quarter of the time at most: the longer a tick takes, the longer the pause, and the more each
+tick does at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from runtide.processor.deriver import Deriver
+from runtide.warehouse.errors import StoreError, StoreMisconfigured
+from runtide.wire.hints import Hint
+
+log = logging.getLogger("runtide.processor")
+
+PAUSE_PER_WORK = 3.0
+"""Seconds of pause for each second of work: a quarter of the time at most."""
+LONGEST_PAUSE_S = 4.0
+"""States must not be late by more than this, however much there is to derive."""
+BACKOFF_S = 30.0
+"""Longest pause while the store does not answer."""
+
+
+class ProcessorLoop:
+    """Ticks a deriver until it is told to stop."""
+
+    def __init__(self, deriver: Deriver, tick_s: float = 0.5) -> None:
+        self._deriver = deriver
+        self._tick_s = tick_s
+        self._stop = asyncio.Event()
+        self._failures = 0
+
+    def hint(self, hints: Sequence[Hint]) -> None:
+        """Take hints. May be called from any thread."""
+        self._deriver.add(hints)
+
+    def stop(self) -> None:
+        """End `run` after the tick that is under way and one more. Call it in the loop's thread."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Tick until told to stop. Raises StoreMisconfigured; all other trouble of the store is waited out."""
+        while not self._stop.is_set():
+            pause = await self._tick()
+            try:
+                await asyncio.wait_for(self._stop.wait(), pause)
+            except TimeoutError:
+                continue
+        await self._tick()
+
+    async def _tick(self) -> float:
+        """One tick; returns the pause after it."""
+        began = time.monotonic()
+        try:
+            await asyncio.to_thread(self._deriver.tick)
+        except StoreMisconfigured:
+            raise
+        except StoreError as error:
+            self._failures += 1
+            pause = min(BACKOFF_S, self._tick_s * 2.0 ** min(self._failures, 10))
+            log.warning("tick failed, tried again failures=%d pause_s=%.1f error=%s", self._failures, pause, error)
+            return pause
+        self._failures = 0
+        return min(LONGEST_PAUSE_S, max(self._tick_s, PAUSE_PER_WORK * (time.monotonic() - began)))

@@ -1,0 +1,262 @@
+"""The rows of runs and attempts: which runs are watched, what is known of them, when their rows are written.
+
+Promises a row within about a second of what changes it, heartbeats alone every few seconds, and a state that changes by
+silence alone within a second of its time. Facts are read from the store; what is kept in memory only saves reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from runtide.processor import sql
+from runtide.processor.dirty import Run
+from runtide.processor.facts import (
+    KINDS,
+    SUMMARY_METRICS,
+    Attempt,
+    Event,
+    Last,
+    LedgerRow,
+    Said,
+    attempts,
+    fold,
+    judged,
+    run_facts,
+    run_row,
+)
+from runtide.processor.states import SECOND, RunFacts
+from runtide.processor.store import Store
+from runtide.wire.states import ENDED
+
+ROW_US = SECOND
+"""Least time between two rows of a run."""
+HEARTBEAT_ROW_US = 3 * SECOND
+"""Least time between two rows that differ in the sign of life only."""
+_AT_ONCE = 256
+"""Runs that are refreshed in one go."""
+_KEPT = 4096
+"""Ended runs that are kept in memory."""
+_OVERLAP_US = 10 * SECOND
+"""Heartbeats are read again from this long before the newest known: they may be stored out of order."""
+
+_TIME = pa.timestamp("us", "UTC")
+_ROW_SCHEMA = pa.schema(
+    [
+        *[(name, pa.string()) for name in ("project", "run_id", "experiment", "name", "group", "job_type", "state")],
+        *[(name, pa.string()) for name in ("reason", "user", "host")],
+        ("world_size", pa.uint32()),
+        ("attempt", pa.uint16()),
+        ("started_at", _TIME),
+        ("finished_at", _TIME),
+        ("heartbeat_at", _TIME),
+        ("exit_code", pa.int32()),
+        ("config", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        *[(name, pa.string()) for name in ("notes", "git_commit", "summary")],
+        ("last_step", pa.int64()),
+        ("version", pa.uint64()),
+    ]
+)
+_ATTEMPT_SCHEMA = pa.schema(
+    [
+        ("project", pa.string()),
+        ("run_id", pa.string()),
+        ("attempt", pa.uint16()),
+        ("launch_id", pa.string()),
+        ("opened_at", _TIME),
+        ("resume_step", pa.int64()),
+        ("world_size", pa.uint32()),
+        ("version", pa.uint64()),
+    ]
+)
+
+
+@dataclass(slots=True)
+class Watched:
+    """What is remembered of one run."""
+
+    said: Said = field(default_factory=Said)
+    facts: RunFacts = field(default_factory=RunFacts)
+    attempts: list[Attempt] = field(default_factory=list)
+    points: dict[str, int] = field(default_factory=dict)
+    stepped: dict[str, int] = field(default_factory=dict)
+    heartbeats: dict[str, int] = field(default_factory=dict)
+    row: dict[str, Any] = field(default_factory=dict)
+    written_us: int = 0
+    stale: bool = True
+    """Something came since the row was made."""
+    unread: bool = True
+    """Events came since they were read."""
+
+    @property
+    def heard_us(self) -> int:
+        """The newest heartbeat known."""
+        return max(self.heartbeats.values(), default=0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether time alone can change nothing."""
+        return self.row.get("state") in ENDED
+
+
+class RunBook:
+    """The watched runs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runs: dict[Run, Watched] = {}
+
+    def touch(self, run: Run, kinds: Iterable[str] = ()) -> None:
+        """Say that something came for a run."""
+        watched = self._runs.setdefault(run, Watched())
+        watched.stale = True
+        watched.unread = watched.unread or any(kind in KINDS for kind in kinds)
+
+    def reread(self, run: Run) -> None:
+        """Say that it is not known what came for a run."""
+        self._runs[run] = Watched(row=self._runs[run].row) if run in self._runs else Watched()
+
+    def settled(self, run: Run) -> bool:
+        """Say whether the row of a run tells all that is known."""
+        watched = self._runs.get(run)
+        return watched is None or not watched.stale
+
+    def load(self) -> None:
+        """Watch the runs that had not ended when the last processor stopped."""
+        for project, run_id in self._store.rows(sql.unended(str(state) for state in ENDED)):
+            self.touch(Run(project, run_id))
+
+    def read_events(self, runs: Iterable[Run]) -> dict[Run, list[Attempt]]:
+        """The attempts of these runs, read anew where events have come; writes rows of those that changed."""
+        wanted = [run for run in runs if self._runs.setdefault(run, Watched()).unread]
+        for at in range(0, len(wanted), _AT_ONCE):
+            self._read_events(wanted[at : at + _AT_ONCE])
+        return {run: self._runs[run].attempts for run in runs}
+
+    def refresh(self, now_us: int, ledger: Mapping[Run, Sequence[LedgerRow]] | None = None) -> None:
+        """Write the rows that are due. `ledger` saves reading what the caller has just read."""
+        due = []
+        for run, watched in self._runs.items():
+            waited = now_us - watched.written_us
+            if waited < ROW_US:
+                continue
+            if watched.stale or (not watched.ended and _differs(watched, now_us)):
+                due.append(run)
+        for at in range(0, len(due), _AT_ONCE):
+            self._refresh(due[at : at + _AT_ONCE], now_us, ledger or {})
+        self._forget()
+
+    def flush(self, now_us: int) -> None:
+        """Write all rows that are not up to date, due or not."""
+        for watched in self._runs.values():
+            watched.written_us = 0
+        self.refresh(now_us)
+
+    def _read_events(self, runs: Sequence[Run]) -> None:
+        found: dict[Run, list[Event]] = {run: [] for run in runs}
+        for values in self._store.rows(sql.events(runs, KINDS)):
+            event = Event(*values)
+            found[Run(event.project, event.run_id)].append(event)
+        changed: list[tuple[Run, Attempt]] = []
+        for run, events in found.items():
+            watched = self._runs[run]
+            watched.said = fold(events)
+            watched.unread = False
+            known = attempts(watched.said)
+            changed.extend((run, attempt) for attempt in known if attempt not in watched.attempts)
+            watched.attempts = known
+        self._write_attempts(changed)
+
+    def _write_attempts(self, changed: Sequence[tuple[Run, Attempt]]) -> None:
+        if not changed:
+            return
+        rows = [
+            {
+                "project": run.project,
+                "run_id": run.run_id,
+                "attempt": attempt.attempt,
+                "launch_id": attempt.launch_id,
+                "opened_at": attempt.opened_us,
+                "resume_step": attempt.resume_step,
+                "world_size": attempt.world_size,
+                "version": self._store.now_us(),
+            }
+            for run, attempt in changed
+        ]
+        self._store.insert("attempt_rows", pa.Table.from_pylist(rows, schema=_ATTEMPT_SCHEMA))
+
+    def _refresh(self, runs: Sequence[Run], now_us: int, known: Mapping[Run, Sequence[LedgerRow]]) -> None:
+        self.read_events(runs)
+        ledger = {**known, **self._store.ledger([run for run in runs if run not in known])}
+        self._hear(runs)
+        lasts = self._lasts(runs)
+        rows = []
+        for run in runs:
+            watched = self._runs[run]
+            watched.stale = False
+            if not ledger.get(run):
+                continue
+            _note_steps(watched, ledger[run])
+            watched.facts = run_facts(watched.said, ledger[run], watched.heartbeats, watched.stepped)
+            verdict = judged(watched.facts, now_us)
+            metrics, last_step = lasts.get(run, ([], None))
+            row_now = run_row(run, watched.said, watched.facts, verdict, metrics, last_step)
+            if _worth_writing(watched, row_now, now_us):
+                rows.append((watched, row_now))
+        if rows:
+            table = pa.Table.from_pylist([{**row, "version": now_us} for _, row in rows], schema=_ROW_SCHEMA)
+            self._store.insert("run_rows", table)
+        for watched, row_now in rows:
+            watched.row, watched.written_us = row_now, now_us
+
+    def _hear(self, runs: Sequence[Run]) -> None:
+        """Read heartbeats: all of a run at first, later the new ones."""
+        fresh = [run for run in runs if not self._runs[run].heartbeats]
+        known = [run for run in runs if self._runs[run].heartbeats]
+        for group in (fresh, known):
+            if not group:
+                continue
+            since = max(0, min(self._runs[run].heard_us for run in group) - _OVERLAP_US)
+            for project, run_id, stream, heard in self._store.rows(sql.heartbeats(group, since)):
+                heartbeats = self._runs[Run(project, run_id)].heartbeats
+                heartbeats[stream] = max(heard, heartbeats.get(stream, 0))
+
+    def _lasts(self, runs: Sequence[Run]) -> dict[Run, tuple[list[Last], int | None]]:
+        """Last values over all ranks, as the view metric_summary has them, and the highest step."""
+        out: dict[Run, tuple[list[Last], int | None]] = {}
+        for project, run_id, metric, last, top in self._store.rows(sql.lasts(runs, SUMMARY_METRICS)):
+            out.setdefault(Run(project, run_id), ([], top))[0].append(Last(metric, last))
+        return out
+
+    def _forget(self) -> None:
+        over = len(self._runs) - _KEPT
+        if over > 0:
+            settled = [run for run, watched in self._runs.items() if watched.ended and not watched.stale]
+            for run in settled[:over]:
+                del self._runs[run]
+
+
+def _note_steps(watched: Watched, ledger: Sequence[LedgerRow]) -> None:
+    """See in the number of points when steps came; by the process's own clock only where that was not seen."""
+    for stream in ledger:
+        before = watched.points.get(stream.stream)
+        if stream.points and before != stream.points:
+            said = stream.stepped_us if before is None else None
+            watched.stepped[stream.stream] = min(said or stream.received_us, stream.received_us)
+            watched.points[stream.stream] = stream.points
+
+
+def _differs(watched: Watched, now_us: int) -> bool:
+    """Say whether the time alone has changed the state."""
+    return bool(watched.row) and str(judged(watched.facts, now_us).state) != watched.row["state"]
+
+
+def _worth_writing(watched: Watched, row: dict[str, Any], now_us: int) -> bool:
+    old = watched.row
+    if not old or any(row[name] != old[name] for name in row if name != "heartbeat_at"):
+        return True
+    return row["heartbeat_at"] != old["heartbeat_at"] and now_us - watched.written_us >= HEARTBEAT_ROW_US
