@@ -1,9 +1,9 @@
 """The demo's training job: `python -m runtide.cli.demo_job --seconds 20`.
 
 A real one, small enough to read: a two-layer network in numpy on scikit-learn's 8x8 digits, trained by four
-processes, each on its own quarter of the data. Gradients are averaged through shared memory. Of runtide it uses what any
-job would: `runtide.init`, `run.log`, `run.finish`; the launcher sets the variables that torchrun sets, so ranks are found
-by themselves. Steps are paced so that the training lasts for the time asked for and can be watched.
+processes, each on its own quarter of the data. Gradients are averaged through shared memory. Of runtide it uses what
+any job would: `runtide.init`, `run.log`, `run.finish`; the launcher sets the variables that torchrun sets, so ranks are
+found by themselves. Steps are paced so that the training lasts for the time asked for and can be watched.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything and return after a clean stop. Blocks. Raises PortTaken, after stopping what ran."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._told)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        before = {number: signal.signal(number, self._told) for number in numbers}
         try:
             for running in self._running:
                 self._check_ports(running.part, grace_s=0)
@@ -88,6 +88,8 @@ class Supervisor:
                 self._stop.wait(TICK_S)
         finally:
             self._stop_all()
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from anywhere."""

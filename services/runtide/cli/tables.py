@@ -17,6 +17,8 @@ __all__ = ["cell", "print_json", "print_table"]
 def print_table(found: Sequence[Mapping[str, Any]], title: str | None = None, empty: str = "nothing") -> None:
     """Print rows of equal columns as a table; on a narrow terminal cells wrap, in a pipe they do not."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=10_000)
     if not found:
         console.print(empty)
         return
@@ -26,8 +28,6 @@ def print_table(found: Sequence[Mapping[str, Any]], title: str | None = None, em
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in found:
         table.add_row(*(cell(value) for value in row.values()))
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
     console.print(table, markup=False)
 
 

@@ -1,0 +1,110 @@
+"""What is written for people is true: help, README, settings."""
+
+import re
+from pathlib import Path
+
+import pytest
+import runtide
+from runtide.cli import BASE_COMMANDS
+from runtide.cli.app import app
+from runtide.cli.settings import Settings
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+PROMISED = [
+    "up",
+    "down",
+    "status",
+    "demo",
+    "run",
+    "gateway",
+    "sink",
+    "processor",
+    "dashboard",
+    "clickhouse",
+    "migrate",
+    "agent",
+    "sync",
+    "runs",
+    "show",
+    "tail",
+    "sql",
+    "verify",
+    "rebuild",
+    "dead-letters",
+]
+
+
+def commands() -> set[str]:
+    return {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+def test_every_promised_command_is_there() -> None:
+    assert commands() == set(PROMISED)
+
+
+@pytest.mark.parametrize("name", sorted(set(PROMISED) - set(BASE_COMMANDS)))
+def test_help_has_an_example_that_names_the_command(name: str) -> None:
+    found = CliRunner().invoke(app, [name, "--help"])
+    assert found.exit_code == 0
+    example = re.search(r"Example:\s*(.*)", found.output)
+    assert example is not None
+    assert f"runtide {name}" in found.output
+
+
+@pytest.mark.parametrize("name", ["runs", "show", "dead-letters", "verify", "status", "sql"])
+def test_lists_take_json(name: str) -> None:
+    assert "--json" in CliRunner().invoke(app, [name, "--help"]).output
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_commands_in_the_pages_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(
+        re.findall(r"`((?:runtide|make) [^`]*)`", text)
+    )
+    named = set(re.findall(r"^(?:\$ )?runtide ([a-z-]+)", blocks, re.MULTILINE))
+    assert named <= set(PROMISED)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", blocks, re.MULTILINE)) <= targets
+
+
+def test_files_that_the_pages_link_exist() -> None:
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+            if "://" not in target:
+                assert (ROOT / target).exists(), f"{page}: {target}"
+
+
+def test_views_in_the_readme_exist() -> None:
+    sql = (ROOT / "services/runtide/warehouse/migrations/0003_views.sql").read_text()
+    views = set(re.findall(r"VIEW runtide\.(\w+)", sql))
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    named = set(re.findall(r"(?:FROM|JOIN)\s+(?:runtide\.)?(\w+)", "\n".join(blocks)))
+    assert named <= views
+
+
+def test_python_in_the_readme_is_the_example() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    example = (ROOT / "examples/quickstart.py").read_text()
+    assert blocks
+    for block in blocks:
+        for line in block.splitlines():
+            assert line in example.splitlines(), line
+
+
+def test_what_runtide_exports_is_there_and_written() -> None:
+    assert sorted(set(runtide.__all__)) == sorted(runtide.__all__)
+    for name in ("init", "log", "finish", "Run"):
+        assert name in runtide.__all__
+    for name in runtide.__all__:
+        if not name.startswith("__"):
+            assert getattr(runtide, name).__doc__, name
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        for inner, nested in getattr(field.annotation, "model_fields", {}).items():
+            assert nested.description, f"{name}.{inner}"

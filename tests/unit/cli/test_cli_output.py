@@ -1,0 +1,66 @@
+"""What commands print, and what they say where nothing runs."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from runtide.cli import main
+from runtide.cli.ports import free_port
+from runtide.cli.tables import cell, print_json, print_table
+from runtide.cli.tail import line_of, values_of
+
+
+def test_cells() -> None:
+    assert cell(None) == ""
+    assert cell(float("nan")) == "nan"
+    assert cell(0.123456789) == "0.123457"
+    assert cell(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02 03:04:05"
+    assert cell([(1, 2)]) == "1, 2"
+
+
+def test_json_has_no_nan_and_no_bare_types(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": float("inf"), "t": datetime(2026, 1, 2, tzinfo=UTC), "b": b"\x01", "l": [(1, None)]})
+    assert json.loads(capsys.readouterr().out) == {
+        "a": "inf",
+        "t": "2026-01-02T00:00:00+00:00",
+        "b": "01",
+        "l": [[1, None]],
+    }
+
+
+def test_a_table_in_a_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([{f"column_{n}": "x" * 30 for n in range(8)}])
+    assert any(line.count("x" * 30) == 8 for line in capsys.readouterr().out.splitlines())
+
+
+def test_tail_lines() -> None:
+    row = {"time": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "rank": 3, "line": "epoch 1"}
+    assert line_of(row) == "03:04:05 [3] epoch 1"
+    values = [{"metric": "loss", "last": 0.5, "last_step": 7}, {"metric": "old", "last": 1.0, "last_step": 3}]
+    assert values_of(values, 7) == "step 7  loss=0.5"
+
+
+def test_status_and_down_where_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--home", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["up"] is False
+    assert found["lag"] == {"unshipped_bytes": 0}
+    assert main(["status", "--home", str(tmp_path)]) == 0
+    assert "nothing runs" in capsys.readouterr().out
+    assert main(["down", "--home", str(tmp_path / "none")]) == 0
+    assert "no such home" in capsys.readouterr().out
+
+
+def test_reading_where_nothing_answers_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    assert main(["sql", "SELECT 1", "--home", str(tmp_path), "--clickhouse", address]) == 1
+    said = capsys.readouterr().err
+    assert f"no ClickHouse answers at {address}" in said
+    assert "runtide up" in said
+
+
+def test_wrong_usage_is_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sql", "SELECT 1", "--clickhouse", "nowhere"]) == 1
+    assert "--clickhouse is 'nowhere', but it must be HOST:PORT" in capsys.readouterr().err
+    assert main(["nonsense"]) == 2
