@@ -1,1 +1,1 @@
-"""Things that tests of runtide, and of what is built on it, need. No service imports this."""
+"""Real parts of the system as processes, for tests."""

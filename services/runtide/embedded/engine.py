@@ -1,0 +1,96 @@
+"""The ClickHouse engine of this process: one directory, one owner, a connection for each request.
+
+A connection costs about a millisecond and is thrown away, so no request sees another's settings or temporary tables.
+Promise: an insert that returned is in the files of the engine, and survives the death of this process.
+Everything here blocks; the HTTP side calls it in threads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chdb.state import connect
+
+from runtide.embedded.errors import from_engine
+from runtide.embedded.settings import set_statement
+from runtide.embedded.sql import unsafe_table_functions
+
+LOCK_FILE = "clickhouse.lock"
+
+
+class HomeInUse(Exception):
+    """Another process owns this home's ClickHouse directory."""
+
+
+class Engine:
+    """Owner of `home/clickhouse`."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "clickhouse"
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _own(home)
+        self._root: Any = connect(str(self.path))
+        self._admin: Any = connect(str(self.path))
+        self._admin_lock = threading.Lock()
+        self.version, self.timezone, self.server_name = self._ask("SELECT version(), timezone(), hostName()").split(
+            "\t"
+        )
+        self.unsafe = unsafe_table_functions(self._ask("SELECT name FROM system.table_functions").split("\n"))
+
+    def _ask(self, sql: str) -> str:
+        with self._admin_lock:
+            return str(self._admin.query(sql, "TSV").bytes().decode()).rstrip("\n")
+
+    def connection(self, settings: Mapping[str, str], database: str, readonly: int, tag: str) -> Any:
+        """Open a connection that can do no more than it is told; the caller closes it.
+
+        Raises: ServerError when the engine does not know a setting or the database.
+        """
+        opened = connect(str(self.path))
+        try:
+            if database:
+                opened.query(f"USE `{database.replace(chr(92), chr(92) * 2).replace('`', chr(92) + '`')}`")
+            opened.query(set_statement({**settings, "log_comment": tag}))
+            if readonly:
+                opened.query(f"SET readonly = {readonly}")
+        except Exception as error:
+            opened.close()
+            raise from_engine(error) from error
+        return opened
+
+    def kill(self, tag: str) -> None:
+        """Cancel the query that runs under this tag; nothing happens when there is none."""
+        with self._admin_lock:
+            self._admin.query(f"KILL QUERY WHERE Settings['log_comment'] = '{tag}' ASYNC", "TSV")
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        with self._admin_lock:
+            self._admin.close()
+        self._root.close()
+        os.close(self._lock)
+
+
+def _own(home: Path) -> int:
+    """Hold the home's lock until this process ends.
+
+    Raises: HomeInUse when another process holds it.
+    """
+    descriptor = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise HomeInUse(
+            f"{home} is in use by the ClickHouse of process {owner or 'unknown'}: one process owns one directory. "
+            "Stop that one, or choose another home with --home"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
