@@ -1,0 +1,377 @@
+"""Whether everything that a run declared is stored, once: counted in the base tables, without FINAL.
+
+Each record says its offset and its length, so the records of a stream, dead letters and declared gaps among them, must
+lie end to end from 0 to the stream's end; each row says how many rows its record makes. What does not fit is named.
+The counting is done by ClickHouse; only what is wrong comes back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runtide.warehouse.errors import classified
+
+LISTED = 1000
+"""At most this many faults of a kind are listed for a run; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRange:
+    """Bytes [start, end) of a stream that no table holds."""
+
+    start: int
+    end: int
+    after_step: int | None = None
+    """Of the last step stored before."""
+    before_step: int | None = None
+    """Of the first step stored after."""
+    is_hole: bool = False
+    """The ledger knows of it: it has not come, rather than got lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class OddRecord:
+    """A record that does not have as many rows as it makes."""
+
+    table: str
+    start: int
+    end: int
+    found: int
+    of: int
+    distinct: int
+    step: int | None = None
+    missing: tuple[str, ...] = ()
+    """Metrics that its key set names and that are not there, where they are known."""
+
+
+@dataclass(slots=True)
+class StreamVerification:
+    """One stream: what it declared and what is stored of it."""
+
+    stream: str
+    rank: int = 0
+    host: str = ""
+    role: str = ""
+    attempt: int = 0
+    declared_end: int | None = None
+    """First byte that was never written, said by the process or by the agent; None while nobody has said."""
+    declared_records: int | None = None
+    """Without its last word itself; None where it had none."""
+    declared_points: int | None = None
+    stored_end: int = 0
+    stored_records: int = 0
+    """Without its last word itself."""
+    stored_points: int = 0
+    duplicates: int = 0
+    """Rows beyond the distinct ones."""
+    missing: list[MissingRange] = field(default_factory=list)
+    odd: list[OddRecord] = field(default_factory=list)
+    dead: int = 0
+    gaps: int = 0
+    """Declared losses."""
+    lost_records: int = 0
+    """Records within declared ranges that never came, as far as they were counted."""
+    ledger_mark: int | None = None
+    ledger_records: int = 0
+    ledger_points: int = 0
+    closed: bool = False
+    other: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """How problems name it."""
+        return f"stream {self.stream} (rank {self.rank})"
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, one sentence each."""
+        return [f"{self.name}: {text}" for text in (*_missing(self), *_odd(self), *_counts(self), *self.other)]
+
+
+@dataclass(slots=True)
+class Verification:
+    """A run: its streams, and what is wrong."""
+
+    project: str
+    run_id: str
+    streams: list[StreamVerification] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, naming stream, rank, range and table."""
+        if not self.streams:
+            return [f"nothing is stored of run {self.run_id} of project {self.project}"]
+        return [problem for stream in self.streams for problem in stream.problems]
+
+    @property
+    def clean(self) -> bool:
+        """Everything declared is stored, once. Declared gaps and dead letters are losses that were not hidden."""
+        return not self.problems
+
+    @property
+    def declared_records(self) -> int:
+        """Of the streams that declared."""
+        return sum(stream.declared_records or 0 for stream in self.streams)
+
+    @property
+    def declared_points(self) -> int:
+        """Of the streams that declared."""
+        return sum(stream.declared_points or 0 for stream in self.streams)
+
+    @property
+    def stored_records(self) -> int:
+        """Of all streams."""
+        return sum(stream.stored_records for stream in self.streams)
+
+    @property
+    def stored_points(self) -> int:
+        """Rows of the table points."""
+        return sum(stream.stored_points for stream in self.streams)
+
+    @property
+    def duplicates(self) -> int:
+        """Rows beyond the distinct ones, in all tables."""
+        return sum(stream.duplicates for stream in self.streams)
+
+    @property
+    def missing_ranges(self) -> int:
+        """Ranges of streams that no table holds, and records with rows missing."""
+        return sum(len(stream.missing) + sum(odd.distinct < odd.of for odd in stream.odd) for stream in self.streams)
+
+    @property
+    def gaps(self) -> int:
+        """Declared losses."""
+        return sum(stream.gaps for stream in self.streams)
+
+    @property
+    def dead(self) -> int:
+        """Dead letters."""
+        return sum(stream.dead for stream in self.streams)
+
+
+def verify_run(client: Client, project: str, run_id: str) -> Verification:
+    """Compare what a run's streams declared with what is stored. Raises StoreError."""
+    run = _Run(client, project, run_id)
+    streams: dict[str, StreamVerification] = {}
+    run.read_ledger(streams)
+    run.read_declared(streams)
+    run.read_stored(streams)
+    run.look_at_ends(streams)
+    ordered = sorted(streams.values(), key=lambda stream: (stream.role == "agent", stream.rank, stream.stream))
+    return Verification(project, run_id, ordered)
+
+
+_KEYS = {
+    "points": "metric",
+    "samples": "(device, name, host)",
+    "log_lines": "offset",
+    "figures": "offset",
+    "events": "offset",
+    "dead_letters": "offset",
+}
+"""What tells the rows of one record apart."""
+
+_OF_RUN = "project = {project:String} AND run_id = {run_id:String}"
+
+
+_RANGE_GAP = "any(kind) = 'gap' AND JSONHas(any(json), 'length')"
+_CLOSED = "any(kind) = 'stream_closed'"
+
+
+def _records_sql(exact: bool) -> str:
+    """One row for each record of each table, with the bytes that it covers.
+
+    Telling rows of one record apart costs most of the time, so it is done only where there are copies (`exact`).
+    """
+    parts = []
+    for table, key in _KEYS.items():
+        made = "toUInt16(1)" if table == "dead_letters" else "any(of)"
+        parts.append(
+            f"SELECT stream, offset, any(length) AS bytes, '{table}' AS source, count() AS found, {made} AS made, "  # noqa: S608
+            f"{f'uniqExact({key})' if exact else 'count()'} AS apart, "
+            f"{'any(step)' if table == 'points' else 'toInt64(0)'} AS said_step, "
+            f"{_RANGE_GAP if table == 'events' else '0'} AS gap, {_CLOSED if table == 'events' else '0'} AS last_word "
+            f"FROM runtide.{table} WHERE {_OF_RUN} GROUP BY stream, offset"
+        )
+    return " UNION ALL ".join(parts)
+
+
+def _copies_sql() -> str:
+    """How many rows would go if all parts were merged: those whose whole key is the same."""
+    return " UNION ALL ".join(
+        f"SELECT (SELECT count() FROM runtide.{table} WHERE {_OF_RUN}) - "  # noqa: S608  constants
+        f"(SELECT count() FROM runtide.{table} FINAL WHERE {_OF_RUN})"
+        for table in _KEYS
+    )
+
+
+# Where a record begins after the end of all before it, [before, offset) is missing.
+_STORED = """
+SELECT stream,
+    countIf(source != 'dead_letters' AND NOT gap AND NOT last_word), sumIf(found, source = 'points'),
+    sum(toInt64(found) - toInt64(apart)), countIf(source = 'dead_letters'), max(offset + bytes),
+    arraySort(odd -> odd.2, groupArrayIf({{limit:UInt32}})(
+        (source, offset, offset + bytes, found, made, apart, said_step), found != made OR apart != made)),
+    arraySort(groupArrayIf({{limit:UInt32}})((before, offset, before_step, step), before < offset))
+FROM
+(
+    SELECT *, if(source = 'points', said_step, NULL) AS step,
+        max(offset + bytes) OVER (PARTITION BY stream ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+            AS before,
+        anyLast(step) OVER (PARTITION BY stream ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+            AS before_step
+    FROM ({records})
+)
+GROUP BY stream
+"""
+
+_LEDGER = f"""
+SELECT stream, rank, host, role, attempt, mark, records, points, holes
+FROM runtide.ledger FINAL
+WHERE {_OF_RUN}
+"""  # noqa: S608  constants
+
+_DECLARED = f"""
+SELECT kind, stream, rank, host, attempt, offset + length, json
+FROM runtide.events
+WHERE {_OF_RUN} AND kind IN ('stream_closed', 'stream_ended', 'gap')
+ORDER BY stream, offset
+LIMIT 1 BY stream, offset
+"""  # noqa: S608  constants
+
+
+class _Run:
+    """Asks of one run."""
+
+    def __init__(self, client: Client, project: str, run_id: str) -> None:
+        self._client = client
+        self._told = {"project": project, "run_id": run_id}
+        self._holes: dict[str, list[tuple[int, int]]] = {}
+
+    def read_ledger(self, streams: dict[str, StreamVerification]) -> None:
+        for stream, rank, host, role, attempt, mark, records, points, holes in self._rows(_LEDGER):
+            found = StreamVerification(stream, rank, host, role, attempt)
+            found.ledger_mark, found.ledger_records, found.ledger_points = mark, records, points
+            self._holes[stream] = [(start, end) for start, end in holes]
+            streams[stream] = found
+
+    def read_declared(self, streams: dict[str, StreamVerification]) -> None:
+        """Last words, the agents' findings, and declared losses."""
+        for kind, stream, rank, host, attempt, end, text in self._rows(_DECLARED):
+            said = json.loads(text)
+            speaker = streams.setdefault(stream, StreamVerification(stream, rank, host, "", attempt))
+            if kind == "gap":
+                speaker.gaps += max(int(said.get("records", 0)), 1)
+                speaker.lost_records += int(said.get("records", 0)) if "length" in said else 0
+            elif kind == "stream_closed":
+                speaker.closed = True
+                speaker.declared_end = max(end, speaker.declared_end or 0)
+                speaker.declared_records = int(said.get("records", 0))
+                speaker.declared_points = int(said.get("points", 0))
+            elif ended := said.get("stream"):
+                about = streams.setdefault(ended, StreamVerification(ended))
+                about.declared_end = max(int(said.get("offset", 0)), about.declared_end or 0)
+
+    def read_stored(self, streams: dict[str, StreamVerification]) -> None:
+        """Counts of the base tables, and what in them does not fit."""
+        exact = any(copies for (copies,) in self._rows(_copies_sql()))
+        for row in self._rows(_STORED.format(records=_records_sql(exact)), limit=LISTED):
+            found = streams.setdefault(row[0], StreamVerification(row[0]))
+            found.stored_records, found.stored_points, found.duplicates, found.dead, found.stored_end = row[1:6]
+            found.odd = [self._odd_record(found.stream, *odd) for odd in row[6]]
+            found.missing = [self._missing_range(found.stream, *gone) for gone in row[7]]
+
+    def look_at_ends(self, streams: dict[str, StreamVerification]) -> None:
+        """What is missing between the last record stored and the end that was declared."""
+        for found in streams.values():
+            if found.declared_end is not None and found.stored_end < found.declared_end:
+                found.missing.append(MissingRange(found.stored_end, found.declared_end))
+
+    def _missing_range(
+        self, stream: str, start: int, end: int, after_step: int | None, before_step: int | None
+    ) -> MissingRange:
+        hole = any(low <= start and end <= high for low, high in self._holes.get(stream, ()))
+        return MissingRange(start, end, after_step, before_step, hole)
+
+    def _odd_record(
+        self, stream: str, table: str, start: int, end: int, found: int, of: int, distinct: int, step: int
+    ) -> OddRecord:
+        if table != "points":
+            return OddRecord(table, start, end, found, of, distinct)
+        lacking = self._lacking(stream, start, of) if distinct < of else ()
+        return OddRecord(table, start, end, found, of, distinct, step, lacking)
+
+    def _lacking(self, stream: str, offset: int, of: int) -> tuple[str, ...]:
+        """The metrics that a record lacks: of the stream's key sets, the one that has all its metrics and its size."""
+        there = self._rows(
+            f"SELECT DISTINCT metric FROM runtide.points WHERE {_OF_RUN} "  # noqa: S608  constants
+            "AND stream = {stream:String} AND offset = {offset:UInt64}",
+            stream=stream,
+            offset=offset,
+        )
+        sets = self._rows(
+            f"SELECT DISTINCT json FROM runtide.events WHERE {_OF_RUN} "  # noqa: S608  constants
+            "AND stream = {stream:String} AND kind = 'key_set' ORDER BY offset LIMIT 10000",
+            stream=stream,
+        )
+        metrics = {row[0] for row in there}
+        candidates = {tuple(json.loads(row[0]).get("names", ())) for row in sets}
+        fitting = [names for names in candidates if len(names) == of and metrics < set(names)]
+        return tuple(name for name in fitting[0] if name not in metrics) if len(fitting) == 1 else ()
+
+    def _rows(self, sql: str, **more: object) -> Sequence[Sequence[Any]]:
+        parameters: Mapping[str, object] = {**self._told, **more}
+        try:
+            return self._client.query(sql, parameters=dict(parameters)).result_rows
+        except (ClickHouseError, OSError) as error:
+            raise classified(error) from error
+
+
+def _missing(found: StreamVerification) -> list[str]:
+    texts = []
+    for gone in found.missing:
+        text = f"bytes [{gone.start}, {gone.end}) are in no table"
+        if gone.after_step is not None and gone.before_step is not None:
+            text += f", between step {gone.after_step} and step {gone.before_step} in points"
+        elif gone.after_step is not None:
+            text += f", after step {gone.after_step} in points"
+        elif gone.before_step is not None:
+            text += f", before step {gone.before_step} in points"
+        texts.append(text + (" (a hole in the ledger: they have not come)" if gone.is_hole else ""))
+    return texts
+
+
+def _odd(found: StreamVerification) -> list[str]:
+    texts = []
+    for odd in found.odd:
+        where = f"bytes [{odd.start}, {odd.end}) in {odd.table}"
+        if odd.step is not None:
+            where += f", step {odd.step}"
+        if odd.distinct < odd.of:
+            lacking = f", missing {', '.join(odd.missing)}" if odd.missing else ""
+            texts.append(f"{where}: {odd.distinct} of {odd.of} rows{lacking}")
+        if odd.found > odd.distinct:
+            texts.append(f"{where}: {odd.found} rows, but {odd.distinct} distinct ones")
+    return texts
+
+
+def _counts(found: StreamVerification) -> list[str]:
+    texts = []
+    if found.declared_records is not None:
+        accounted = found.stored_records + found.dead + found.lost_records
+        if accounted != found.declared_records and not found.missing:
+            texts.append(f"{found.declared_records} records declared, {accounted} accounted for")
+        points = found.stored_points
+        if points != found.declared_points and not (found.missing or found.odd or found.dead or found.lost_records):
+            texts.append(f"{found.declared_points} points declared, {points} stored")
+    if found.ledger_mark is None:
+        texts.append("has rows but no row in the ledger")
+    elif found.ledger_mark != found.stored_end and not found.missing:
+        texts.append(f"the ledger's mark is {found.ledger_mark}, but the tables end at {found.stored_end}")
+    return texts
