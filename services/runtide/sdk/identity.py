@@ -1,0 +1,194 @@
+"""Which run, which attempt, which launch a process belongs to.
+
+What is asked: the gateway through the agent, where it can be reached in time; and always the spool on this disk. All
+ranks of one start come to the same answer by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from runtide.sdk import ranks
+from runtide.sdk.agent_link import Preflight
+from runtide.sdk.ranks import Place
+from runtide.spool.layout import StreamInfo
+from runtide.v1 import records_pb2 as wire
+from runtide.wire.errors import BadInput, RuntideError
+from runtide.wire.states import ENDED
+
+NEVER, ALLOW, MUST, AUTO = "never", "allow", "must", "auto"
+RESUMES = (NEVER, ALLOW, MUST, AUTO)
+PARENT_PID = "RUNTIDE_PARENT_PID"
+"""Set by `runtide run`: its own pid. Everything below it is one launch."""
+MAX_LEFTOVERS = 2000
+_NO_SUCH_LAUNCH = "no-such-launch"
+
+
+class NoSuchRun(RuntideError):
+    """resume="must", and there is no such run."""
+
+    code = "no_such_run"
+
+
+class Ask(Protocol):
+    """Asks the gateway about a run and a launch; an answer that is not reachable is one too."""
+
+    def __call__(self, run_id: str, launch_id: str, /) -> Preflight:
+        """Ask, within a bounded time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user and the launcher say."""
+
+    project: str
+    run_id: str
+    resume: str
+    resume_run: str = ""
+    resume_step: int | None = None
+    nth: int = 0
+    """Number of inits in this process before this one."""
+    last: str = ""
+    """For resume="auto": the run that was left unfinished here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The answer."""
+
+    run_id: str
+    launch_id: str
+    attempt: int
+    resumed_from: str = ""
+    resume_step: int | None = None
+    notices: tuple[str, ...] = ()
+    """What the user should know about how it was found."""
+
+
+def identify(asked: Asked, place: Place, env_parent: str, ask: Ask, local: Iterable[StreamInfo]) -> Identity:
+    """Decide run id and attempt. Raises NoSuchRun for resume="must" of a run that is not there."""
+    launch_id = _launch_id(asked, place, env_parent)
+    notices: list[str] = []
+    run_id = asked.run_id or asked.resume_run or (asked.last if not place.job else "")
+    fresh = False
+    if not run_id:
+        run_id, fresh = _derived(asked, place)
+        if ranks.nodes_unnamed(place):
+            notices.append(
+                f"the {place.launcher} job spans several nodes and has no id, so each node becomes a run of its own; "
+                "set RUNTIDE_RUN_ID to the same value on all nodes, or give torchrun --rdzv-id"
+            )
+    first = place.restarts + 1
+    if fresh and not place.restarts:
+        return Identity(run_id, launch_id, first, notices=tuple(notices))
+    known = _Known(run_id, launch_id, ask(run_id, launch_id), ask, [info for info in local if info.run_id == run_id])
+    continues = asked.resume_run if asked.resume_run != run_id else ""
+    resume = ALLOW if asked.resume_run or (asked.resume == NEVER and place.again) else asked.resume
+    if asked.resume == MUST and known.missing():
+        raise NoSuchRun(f"run {run_id} is to be resumed, but project {asked.project or 'default'} has no such run")
+    if resume == NEVER and not fresh and known.ended():
+        new = ranks.derive(asked.project, run_id, launch_id)
+        notices.append(f"run {run_id} has ended, so this is a new run, {new}; give resume='allow' to go on with it")
+        return Identity(new, launch_id, first, resumed_from=continues, notices=tuple(notices))
+    attempt = max(first, known.attempt(joins=resume == NEVER))
+    return Identity(run_id, launch_id, attempt, continues, asked.resume_step, tuple(notices))
+
+
+def parse_resume_from(text: str) -> tuple[str, int | None]:
+    """Read "RUN" or "RUN?step=T". Raises BadInput."""
+    run, _, query = text.partition("?")
+    if not run or (query and not query.startswith("step=")):
+        raise BadInput("resume_from", repr(text), 'it has the form "RUN?step=T"')
+    if not query:
+        return run, None
+    try:
+        return run, int(query.removeprefix("step="))
+    except ValueError:
+        raise BadInput("resume_from", repr(text), "its step is a whole number") from None
+
+
+def leftovers(host_folder: Path) -> Iterator[StreamInfo]:
+    """Streams that lie in this host's spool, the newest first."""
+    try:
+        names = sorted((entry.name for entry in os.scandir(host_folder) if len(entry.name) == 32), reverse=True)
+    except OSError:
+        return
+    for name in names[:MAX_LEFTOVERS]:
+        try:
+            yield StreamInfo.read(host_folder / name)
+        except (OSError, ValueError, TypeError):  # not written yet, or removed just now
+            continue
+
+
+class _Known:
+    """What gateway and disk know of a run."""
+
+    def __init__(self, run_id: str, launch_id: str, answer: Preflight, ask: Ask, local: list[StreamInfo]) -> None:
+        self._run_id, self._launch_id, self._answer, self._ask = run_id, launch_id, answer, ask
+        self._local = [info for info in local if info.role == wire.ROLE_RANK]
+        self._ours = [info.attempt for info in self._local if info.launch_id == launch_id]
+        self._next: int | None = None
+
+    def missing(self) -> bool:
+        return self._answer.reachable and not self._answer.run_exists and not self._local
+
+    def ended(self) -> bool:
+        """Whether the run is over and this is another launch. A late rank of the launch that ended still belongs."""
+        if self._ours:
+            return False
+        if self._answer.reachable and self._answer.run_exists:
+            return self._answer.run_state in ENDED and not self._launch_is_known()
+        return bool(self._local) and not any(_alive(info) for info in self._local)
+
+    def attempt(self, *, joins: bool) -> int:
+        """The attempt of this launch. `joins`: a process that joins a living run is no new attempt of it."""
+        if self._ours:
+            return max(self._ours)
+        others = max((info.attempt for info in self._local), default=0)
+        told = self._answer.attempt if self._answer.reachable else 0
+        if joins:
+            if told and self._answer.run_exists and not self._launch_is_known():
+                told = max(told - 1, 1)
+            return max(told, others, 1)
+        if told and self._launch_is_known():
+            return told
+        return max(told, others + 1)
+
+    def _launch_is_known(self) -> bool:
+        """The gateway numbers an unknown launch one higher than a known one; so one that nobody has tells."""
+        if not self._answer.reachable or not self._answer.run_exists:
+            return False
+        if self._next is None:
+            self._next = self._ask(self._run_id, _NO_SUCH_LAUNCH).attempt
+        return 0 < self._answer.attempt < self._next
+
+
+def _launch_id(asked: Asked, place: Place, env_parent: str) -> str:
+    if env_parent:
+        return ranks.derive("launch", env_parent, asked.run_id, str(place.restarts))
+    where = (*place.job, *place.start) if place.job and not place.one_node else (ranks.launching_process(place),)
+    return ranks.derive("launch", place.launcher, *where, *place.meeting, str(place.restarts))
+
+
+def _derived(asked: Asked, place: Place) -> tuple[str, bool]:
+    """A run id, and whether nobody can have had it before."""
+    nth = str(asked.nth)
+    if place.job:
+        return ranks.derive(asked.project, place.launcher, *place.job, nth), False
+    if not place.marker:
+        return ranks.random_id(), True
+    process = ranks.launching_process(place)
+    return ranks.derive(asked.project, place.launcher, process, *place.meeting, nth), True
+
+
+def _alive(info: StreamInfo) -> bool:
+    import psutil
+
+    try:
+        return bool(abs(psutil.Process(info.pid).create_time() - info.started) < 1.0)
+    except psutil.Error:
+        return False

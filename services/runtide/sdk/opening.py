@@ -1,0 +1,218 @@
+"""init(): from what was told to an open run. Bounded: the agent gets 2.5 s at most, and only where it must be asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from runtide.sdk import capture, ranks
+from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
+from runtide.sdk.delivery import Delivery
+from runtide.sdk.identity import AUTO, PARENT_PID, Asked, Identity, identify, leftovers
+from runtide.sdk.leaving import Leaving
+from runtide.sdk.notice import say
+from runtide.sdk.process import Process
+from runtide.sdk.ranks import Place
+from runtide.sdk.run import Run
+from runtide.sdk.settings import DISABLED, ONLINE, Settings
+from runtide.sdk.stream import Stream
+from runtide.spool.layout import StreamInfo, host_folder, replace_file
+from runtide.spool.writer import SpoolWriter, new_stream_id
+from runtide.v1 import records_pb2 as wire
+from runtide.wire import limits
+
+_BATCH_TAGS = 1000
+
+
+def open_run(process: Process, told: Settings, config: object) -> Run:
+    """Open a run. Raises BadInput and NoSuchRun; a disk that cannot be written to mutes the run instead."""
+    if told.mode == DISABLED:
+        return _disabled(process, told, config)
+    place = ranks.place(os.environ)
+    nth = process.inits.get(told.project, 0)
+    process.inits[told.project] = nth + 1
+    link = AgentLink(told.root, start=told.start_agent)
+    deadline = time.monotonic() + START_SECONDS
+    if told.mode == ONLINE:
+        link.ensure()
+    parent = os.environ.get(PARENT_PID, "")
+    asked = _asked(told, nth)
+    identity = identify(asked, place, parent, _asker(told, link, deadline), leftovers(host_folder(told.root)))
+    for notice in identity.notices:
+        say(notice)
+    opener = _opener(told, place, identity, parent)
+    delivery = Delivery(link, told, identity.run_id, identity.launch_id) if told.mode == ONLINE else None
+    run = Run(
+        told,
+        run_id=identity.run_id,
+        rank=place.rank,
+        attempt=identity.attempt,
+        opener=opener,
+        delivery=delivery,
+        on_finish=_remember(process, told, identity),
+        signal_seen=process.signal_seen,
+        config=config,
+    )
+    process.started()
+    if place.rank == 0:
+        say(_hello(told, run))
+    process.opened(run, capture_console=told.capture_console)
+    return run
+
+
+def _disabled(process: Process, told: Settings, config: object) -> Run:
+    run = Run(
+        told,
+        run_id=told.run_id or told.resume_run or ranks.random_id(),
+        rank=0,
+        attempt=1,
+        opener=lambda child: None,
+        delivery=None,
+        on_finish=process.closing,
+        signal_seen=process.signal_seen,
+        config=config,
+    )
+    process.opened(run, capture_console=False)
+    return run
+
+
+def _asked(told: Settings, nth: int) -> Asked:
+    return Asked(
+        project=told.project,
+        run_id=told.run_id,
+        resume=told.resume,
+        resume_run=told.resume_run,
+        resume_step=told.resume_step,
+        nth=nth,
+        last=_last_run(told) if told.resume == AUTO and not told.run_id else "",
+    )
+
+
+def _last_run_file(told: Settings) -> Path:
+    """For resume="auto": where the unfinished run of this script in this folder is kept."""
+    here = ranks.derive(told.project, capture.working_dir(), sys.argv[0] if sys.argv else "")
+    return host_folder(told.root) / f"unfinished-{here}"
+
+
+def _last_run(told: Settings) -> str:
+    try:
+        return _last_run_file(told).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _remember(process: Process, told: Settings, identity: Identity) -> Callable[[Run, Leaving], None]:
+    """Keep the id of a run that may have to be continued until it ends well."""
+    if told.resume != AUTO or told.mode == DISABLED:
+        return process.closing
+    file = _last_run_file(told)
+
+    def closing(run: Run, leaving: Leaving) -> None:
+        if leaving.exit_code == 0 and leaving.reason != "signal":
+            file.unlink(missing_ok=True)
+        process.closing(run, leaving)
+
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(file, identity.run_id)
+    except OSError as error:
+        say(f"resume='auto' will not find this run again: {error}")
+    return closing
+
+
+def _asker(told: Settings, link: AgentLink, deadline: float) -> Callable[[str, str], Preflight]:
+    delivery = Delivery(link, told, "", "")
+
+    def ask(run_id: str, launch_id: str) -> Preflight:
+        if told.mode != ONLINE or not link.wait(deadline):
+            return Preflight()
+        return delivery.preflight(run_id, launch_id, deadline)
+
+    return ask
+
+
+def _opener(told: Settings, place: Place, identity: Identity, parent: str) -> Callable[[bool], Stream | None]:
+    def opener(child: bool) -> Stream | None:
+        try:
+            return _open_stream(told, place, identity, wire.ROLE_CHILD if child else wire.ROLE_RANK, parent)
+        except OSError as error:
+            say(f"nothing of run {identity.run_id} can be kept: {told.root} cannot be written to ({error})")
+            return None
+
+    return opener
+
+
+def _open_stream(told: Settings, place: Place, identity: Identity, role: wire.Role, parent: str) -> Stream:
+    import psutil
+
+    info = StreamInfo(
+        stream=new_stream_id(),
+        project=told.project,
+        run_id=identity.run_id,
+        rank=place.rank,
+        attempt=identity.attempt,
+        host=capture.host(),
+        role=role,
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        url=told.url,
+        token=told.token,
+        parent_reports=parent == str(os.getppid()),
+        launch_id=identity.launch_id,
+        ca_file=told.ca_file,
+    )
+    writer = SpoolWriter.create(host_folder(told.root), info, budget_bytes=told.budget_bytes)
+    return Stream(writer, wire.Record(stream_opened=_opened(told, place, identity, info)))
+
+
+def _opened(told: Settings, place: Place, identity: Identity, info: StreamInfo) -> wire.StreamOpened:
+    git = capture.git(capture.code_folder())
+    return wire.StreamOpened(
+        time_us=time.time_ns() // 1000,
+        role=wire.Role.Name(info.role),
+        project=told.project,
+        run_id=identity.run_id,
+        experiment=_utf8(told.experiment),
+        name=_utf8(told.name),
+        group=_utf8(told.group),
+        job_type=_utf8(told.job_type),
+        tags=[_utf8(tag) for tag in told.tags[:_BATCH_TAGS]],
+        notes=_utf8(told.notes),
+        user=_utf8(capture.user()),
+        host=info.host,
+        pid=info.pid,
+        rank=place.rank,
+        local_rank=place.local_rank,
+        world_size=place.world_size,
+        launcher=place.launcher,
+        launch_id=identity.launch_id,
+        attempt=identity.attempt,
+        resume_step=identity.resume_step,
+        sdk_version=_version(),
+        python_version=capture.python_version(),
+        git_commit=_utf8(git.commit)[: limits.IDENTITY_BYTES],
+        git_remote=_utf8(git.remote)[: limits.NAME_BYTES],
+        git_branch=_utf8(git.branch)[: limits.NAME_BYTES],
+        command=capture.command(),
+        working_dir=_utf8(capture.working_dir()),
+        resumed_from=identity.resumed_from,
+    )
+
+
+def _hello(told: Settings, run: Run) -> str:
+    where = f"to {told.url}" if told.mode == ONLINE else f"offline, kept in {told.root}"
+    attempt = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    return f"run {run.id} of project {told.project or 'default'}{attempt}, {where}"
+
+
+def _version() -> str:
+    from runtide import __version__
+
+    return __version__
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

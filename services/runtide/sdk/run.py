@@ -1,0 +1,398 @@
+"""A run as the job sees it. Nothing here raises into the job, but for BadInput under RUNTIDE_STRICT=1."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from runtide.sdk import values
+from runtide.sdk.delivery import Delivery
+from runtide.sdk.leaving import Leaving
+from runtide.sdk.notice import Once, say, strict
+from runtide.sdk.phase import Phase
+from runtide.sdk.settings import OFFLINE, ONLINE, Settings
+from runtide.sdk.stats import Stats, position_of, stats
+from runtide.sdk.stream import Stream, as_step
+from runtide.sdk.tree import Tree
+from runtide.spool.writer import Worth
+from runtide.v1.records_pb2 import Alert, ConfigSet, Entry, Mark, Record, StreamClosed, SummarySet
+from runtide.wire import limits
+from runtide.wire.errors import BadInput
+
+FINISH_SECONDS = 10.0
+_ENTRIES_BYTES = limits.RECORD_BYTES // 2
+Opener = Callable[[bool], Stream | None]
+"""Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
+
+
+class Run:
+    """One training job's run, from this process. Made by `runtide.init`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run_id: str,
+        rank: int,
+        attempt: int,
+        opener: Opener,
+        delivery: Delivery | None,
+        on_finish: Callable[[Run, Leaving], None],
+        signal_seen: Callable[[], str] = str,
+        config: object = None,
+    ) -> None:
+        """`delivery` is None where there is no way to a gateway; in mode disabled `opener` is never called."""
+        self.id = run_id
+        self.rank = rank
+        self.attempt = attempt
+        self.project = settings.project
+        self.name = settings.name or run_id
+        self.experiment = settings.experiment
+        self.mode = settings.mode
+        self.url = settings.url
+        self.refused = 0
+        """Values and records that were refused, each kind with one warning."""
+        self._disabled = settings.mode not in (ONLINE, OFFLINE)
+        self._root = settings.root
+        self._opener, self._delivery, self._on_finish = opener, delivery, on_finish
+        self._signal_seen = signal_seen
+        self._once = Once()
+        self._gathered: dict[str, float] = {}
+        self._gathered_step: int | None = None
+        self._lock = threading.RLock()
+        self._phases: list[Phase] = []
+        self._finished = False
+        self._child = False
+        self._stream: Stream | None = None if self._disabled else opener(False)
+        self._failed = not self._disabled and self._stream is None
+        self._config = Tree(self._config_set, ".")
+        self._summary = Tree(self._summary_set, "/")
+        if config is not None:
+            self._guard(self._config.update, config)
+
+    @property
+    def config(self) -> Tree:
+        """The configuration: set by item, by attribute or with update()."""
+        return self._config
+
+    @property
+    def summary(self) -> Tree:
+        """Figures that stand for the run as a whole."""
+        return self._summary
+
+    @property
+    def dir(self) -> Path:
+        """The spool root that the run writes to."""
+        return self._root
+
+    @property
+    def finished(self) -> bool:
+        """Whether finish() was called, or the process is ending."""
+        return self._finished
+
+    @property
+    def stream(self) -> str:
+        """The id of this process's stream; empty while there is none."""
+        return self._stream.name if self._stream else ""
+
+    def log(
+        self,
+        data: Mapping[str, Any],
+        step: int | None = None,
+        commit: bool = True,
+        timestamp: float | datetime.datetime | None = None,
+    ) -> None:
+        """Log metric values. When it returns they survive a kill of this process.
+
+        Nested dictionaries are joined with "/". Without a step, the last one plus 1, beginning with 0. With
+        `commit=False` values gather until the next log() that commits. Blocks for the local disk only.
+        """
+        try:
+            stream = self._stream
+            if (
+                stream is not None
+                and commit
+                and timestamp is None
+                and not self._gathered
+                and stream.log_known(data, step)
+            ):
+                return
+            self._log(data, step, commit, timestamp)
+        except Exception as error:
+            self._blame("log", error)
+
+    def mark(self, text: str, step: int | None = None) -> None:
+        """Note a moment."""
+        self._guard(self._mark, text, step)
+
+    def phase(self, name: str) -> Phase:
+        """Begin a timed span. It ends with its `with` block, with .end(), or when the next plain phase begins."""
+        if self._phases and not self._phases[-1].nested:
+            self._phases[-1].end()
+        phase = Phase(name, self._span)
+        self._phases.append(phase)
+        return phase
+
+    def alert(
+        self, title: str, text: str = "", level: Literal["info", "warn", "error"] = "info", step: int | None = None
+    ) -> None:
+        """Raise an alert that the pages show."""
+        self._guard(self._alert, title, text, level, step)
+
+    def stats(self) -> Stats:
+        """Say how far this process's stream has come."""
+        return stats(self._stream.writer) if self._stream else Stats()
+
+    def wait_stored(self, timeout: float = 30.0) -> bool:
+        """Wait until everything said so far is in ClickHouse. False: not in time, or there is no way there."""
+        stream = self._stream
+        if stream is None:
+            return self._disabled
+        self._guard(self._flush_gathered)
+        if self._delivery is None:
+            return position_of(stream.writer).stored >= stream.writer.offset
+        return self._delivery.stored(stream, timeout)
+
+    def finish(self, exit_code: int = 0, timeout: float | None = None) -> None:
+        """End the run in this process: say the last word and wait a bounded time until a gateway has everything.
+
+        Offline, or where no gateway can be reached, it returns at once; what is local is sent later.
+        """
+        self._finish(Leaving(exit_code, "finish", self._signal_seen()), FINISH_SECONDS if timeout is None else timeout)
+
+    def leave(self, leaving: Leaving, timeout: float = FINISH_SECONDS) -> None:
+        """End the run because the process ends."""
+        self._finish(leaving, timeout)
+
+    def keep(self, record: Record, worth: Worth = Worth.LINE) -> None:
+        """Append a console line; silently, since a warning would be one more line."""
+        stream = self._stream
+        if stream is not None and not self._finished:
+            try:
+                stream.say(record, worth)
+            except (BadInput, OSError):
+                self.refused += 1
+
+    def after_fork(self) -> None:
+        """In a forked child: the stream is the parent's, so let go of it. What is said next opens a new one."""
+        if self._stream is not None:
+            self._stream.writer.forget()
+        self._stream = None
+        self._lock = threading.RLock()
+        self._gathered, self._gathered_step = {}, None
+        self._phases = []
+        self._delivery = None
+        self._child = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, SystemExit):
+            code = error.code
+            self.finish(code if isinstance(code, int) else 0 if code is None else 1)
+        elif kind is None:
+            self.finish(0)
+        else:
+            self.leave(Leaving(1, "exception"))
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of project {self.project or 'default'}, rank {self.rank}, {self.mode}>"
+
+    def _log(
+        self, data: Mapping[str, Any], step: int | None, commit: bool, timestamp: float | datetime.datetime | None
+    ) -> None:
+        if self._disabled:
+            return
+        at = None if step is None else as_step(step)
+        found = self._numbers(data)
+        with self._lock:
+            if self._gathered and at is not None and at != self._gathered_step and self._gathered_step is not None:
+                self._flush_gathered()
+            self._gathered.update(found)
+            if at is not None:
+                self._gathered_step = at
+            if commit:
+                self._flush_gathered(_time_us(timestamp))
+
+    def _numbers(self, data: Mapping[str, Any]) -> dict[str, float]:
+        if (mapping := values.as_mapping(data)) is None:
+            raise BadInput("data", f"a {type(data).__name__}", "log() takes a dictionary of names and numbers")
+        found: dict[str, float] = {}
+        for name, value in values.flatten(mapping, "/"):
+            if problem := values.name_problem(name):
+                self._refuse(f"name {name!r:.80}", BadInput("a metric", repr(value)[:40], problem))
+                continue
+            try:
+                found[name] = values.number(value)
+            except values.NotANumber as error:
+                self._refuse(f"value {name}", BadInput(f"metric {name!r}", f"a {error}", "metric values are numbers"))
+        return found
+
+    def _flush_gathered(self, time_us: int = 0) -> None:
+        with self._lock:
+            found, step = self._gathered, self._gathered_step
+            self._gathered, self._gathered_step = {}, None
+            if found and (stream := self._out()) is not None:
+                stream.log(list(found), list(found.values()), step, time_us or time.time_ns() // 1000)
+                self._notice_drops(stream)
+
+    def _out(self) -> Stream | None:
+        """This process's stream, opened now in a forked child."""
+        if self._stream is None and not self._disabled:
+            if self._finished or self._failed:
+                self._refuse("finished", BadInput("the run", "finished", "nothing can be logged to it any more"))
+                return None
+            with self._lock:
+                self._stream = self._stream or self._opener(self._child)
+                self._failed = self._stream is None
+        if self._stream is not None and self._finished:
+            self._refuse("finished", BadInput("the run", "finished", "nothing can be logged to it any more"))
+            return None
+        return self._stream
+
+    def _say(self, record: Record) -> None:
+        stream = self._out()
+        if stream is not None and not stream.say(record):
+            self._notice_drops(stream)
+
+    def _mark(self, text: str, step: int | None) -> None:
+        mark = Mark(time_us=time.time_ns() // 1000, text=_utf8(text))
+        if step is not None:
+            mark.step = as_step(step)
+        self._say(Record(mark=mark))
+
+    def _alert(self, title: str, text: str, level: str, step: int | None) -> None:
+        if level not in {"info", "warn", "error"}:
+            raise BadInput("level", repr(level), "it is info, warn or error")
+        alert = Alert(time_us=time.time_ns() // 1000, title=_utf8(title), text=_utf8(text), level=level)
+        if step is not None:
+            alert.step = as_step(step)
+        self._say(Record(alert=alert))
+
+    def _span(self, phase: Phase) -> None:
+        if phase in self._phases:
+            self._phases.remove(phase)
+        mark = Mark(time_us=phase.started_us, text=_utf8(phase.name), duration_us=phase.duration_us)
+        self._guard(self._say, Record(mark=mark))
+
+    def _config_set(self, changed: Mapping[str, object], removed: list[str]) -> None:
+        self._guard(self._say_entries, changed, removed, ConfigSet)
+
+    def _summary_set(self, changed: Mapping[str, object], removed: list[str]) -> None:
+        self._guard(self._say_entries, {**changed, **dict.fromkeys(removed)}, [], SummarySet)
+
+    def _say_entries(
+        self, changed: Mapping[str, object], removed: list[str], kind: type[ConfigSet] | type[SummarySet]
+    ) -> None:
+        part: list[Entry] = []
+        size = 0
+        for entry in self._entries(changed):
+            length = entry.ByteSize()
+            if part and size + length > _ENTRIES_BYTES:
+                self._say(_entries_record(kind, part, []))
+                part, size = [], 0
+            part.append(entry)
+            size += length
+        if part or removed:
+            self._say(_entries_record(kind, part, removed))
+
+    def _entries(self, changed: Mapping[str, object]) -> Iterable[Entry]:
+        for name, value in changed.items():
+            if problem := values.name_problem(name):
+                self._refuse(f"name {name!r:.80}", BadInput("an entry", repr(value)[:40], problem))
+                continue
+            entry = Entry(key=name, json=_utf8(values.to_json(values.mask(name, value))))
+            if entry.ByteSize() > _ENTRIES_BYTES:
+                limit = f"an entry has at most {_ENTRIES_BYTES} bytes"
+                self._refuse(f"large {name}", BadInput(f"entry {name!r}", f"{entry.ByteSize()} bytes long", limit))
+                continue
+            yield entry
+
+    def _finish(self, leaving: Leaving, timeout: float) -> None:
+        with self._lock:
+            if self._finished:
+                return
+            for phase in reversed(self._phases.copy()):
+                phase.end()
+            self._guard(self._flush_gathered)
+            self._on_finish(self, leaving)  # stops the console, whose last lines belong to the run
+            self._finished = True
+        stream = self._stream
+        if stream is not None:
+            self._guard(self._last_word, stream, leaving, timeout)
+
+    def _last_word(self, stream: Stream, leaving: Leaving, timeout: float) -> None:
+        stream.close(
+            StreamClosed(
+                time_us=time.time_ns() // 1000,
+                exit_code=leaving.exit_code,
+                reason=leaving.reason,
+                signal=leaving.signal,
+                preempted=leaving.preempted,
+            )
+        )
+        if self._child or self.mode == OFFLINE:
+            return
+        if leaving.reason == "signal":
+            timeout = 0.0  # who sent it will not wait
+        if self._delivery is None or not self._delivery.acknowledged(stream, timeout):
+            self._say_what_is_left(stream)
+
+    def _say_what_is_left(self, stream: Stream) -> None:
+        position = position_of(stream.writer)
+        declared = stream.writer.count_below(stream.writer.offset)
+        points = declared.points - stream.writer.count_below(position.acknowledged).points
+        why = f" ({position.error})" if position.error else ""
+        say(f"{points} points still local{why}, they are sent when a gateway is reachable; or run: runtide sync")
+
+    def _notice_drops(self, stream: Stream) -> None:
+        if stream.writer.dropped_records:
+            self._once.say(
+                "dropped", f"records are dropped: {stream.writer.error}; training goes on, the loss is noted"
+            )
+
+    def _refuse(self, subject: str, error: BadInput) -> None:
+        self.refused += 1
+        if strict():
+            raise error
+        self._once.say(subject, f"refused: {error}")
+
+    def _guard(self, do: Callable[..., object], *arguments: object) -> None:
+        try:
+            do(*arguments)
+        except Exception as error:
+            self._blame(getattr(do, "__name__", "call"), error)
+
+    def _blame(self, doing: str, error: Exception) -> None:
+        """Count what went wrong, and say it once. Strict mode is for finding such things."""
+        self.refused += 1
+        if strict():
+            raise error
+        self._once.say(f"{doing} {type(error).__name__}", f"{doing.strip('_')}: {error}")
+
+
+def _entries_record(kind: type[ConfigSet] | type[SummarySet], entries: list[Entry], removed: list[str]) -> Record:
+    time_us = time.time_ns() // 1000
+    if kind is ConfigSet:
+        return Record(config_set=ConfigSet(time_us=time_us, entries=entries, removed=removed))
+    return Record(summary_set=SummarySet(time_us=time_us, entries=entries))
+
+
+def _time_us(timestamp: float | datetime.datetime | None) -> int:
+    if timestamp is None:
+        return 0
+    seconds = timestamp.timestamp() if isinstance(timestamp, datetime.datetime) else float(timestamp)
+    return int(seconds * 1_000_000)
+
+
+def _utf8(text: object) -> str:
+    """Text that the wire takes: lone surrogates replaced."""
+    return str(text).encode("utf-8", "replace").decode()

@@ -1,0 +1,165 @@
+"""What init() was told: arguments first, then RUNTIDE_* variables, then defaults.
+
+Raises BadInput for what cannot be, naming field, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtide.sdk.identity import RESUMES, parse_resume_from
+from runtide.spool.layout import default_root
+from runtide.wire import limits
+from runtide.wire.errors import BadInput
+
+DEFAULT_URL = "grpc://127.0.0.1:7171"
+ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"
+MODES = (ONLINE, OFFLINE, DISABLED)
+SCHEMES = ("grpc://", "grpcs://")
+_OFF = frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that decides how a run is opened."""
+
+    project: str = ""
+    """Empty leaves it to the token, else "default"."""
+    experiment: str = ""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    group: str = ""
+    job_type: str = ""
+    run_id: str = ""
+    resume: str = "never"
+    resume_run: str = ""
+    resume_step: int | None = None
+    mode: str = ONLINE
+    root: Path = Path()
+    """The spool root."""
+    url: str = ""
+    token: str = ""
+    ca_file: str = ""
+    capture_console: bool = True
+    start_agent: bool = True
+    budget_bytes: int = limits.SPOOL_BYTES
+
+
+def settings(
+    env: Mapping[str, str],
+    *,
+    project: str | None = None,
+    experiment: str | None = None,
+    name: str | None = None,
+    tags: Iterable[str] | str | None = None,
+    notes: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    run_id: str | None = None,
+    resume: str | bool | None = None,
+    resume_from: str | None = None,
+    mode: str | None = None,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002  the name that users know
+    url: str | None = None,
+    token: str | None = None,
+    capture_console: bool | None = None,
+) -> Settings:
+    """Put arguments, environment and defaults together."""
+    resumed = parse_resume_from(resume_from) if resume_from else ("", None)
+    chosen_mode = _choice("mode", mode, env, "RUNTIDE_MODE", ONLINE, MODES)
+    return Settings(
+        project=_identity("project", _text(project, env, "RUNTIDE_PROJECT")),
+        experiment=_short("experiment", _text(experiment, env, "RUNTIDE_EXPERIMENT")),
+        name=_short("name", _text(name, env, "RUNTIDE_NAME")),
+        tags=_tags(tags, env),
+        notes=_text(notes, env, "RUNTIDE_NOTES")[: limits.LOG_LINE_BYTES],
+        group=_short("group", _text(group, env, "RUNTIDE_GROUP")),
+        job_type=_short("job_type", _text(job_type, env, "RUNTIDE_JOB_TYPE")),
+        run_id=_identity("run_id", _text(run_id, env, "RUNTIDE_RUN_ID")),
+        resume=_resume(resume, env),
+        resume_run=_identity("resume_from", resumed[0]),
+        resume_step=resumed[1],
+        mode=chosen_mode,
+        root=Path(dir).expanduser().absolute() if dir is not None else default_root(),
+        url=_url(_text(url, env, "RUNTIDE_URL"), chosen_mode),
+        token=_text(token, env, "RUNTIDE_TOKEN"),
+        ca_file=env.get("RUNTIDE_CA_FILE", ""),
+        capture_console=_switch(capture_console, env, "RUNTIDE_CONSOLE"),
+        start_agent=chosen_mode == ONLINE and env.get("RUNTIDE_AGENT", "") != "external",
+        budget_bytes=_budget(env),
+    )
+
+
+def _text(given: str | None, env: Mapping[str, str], variable: str) -> str:
+    return str(given) if given is not None else env.get(variable, "")
+
+
+def _choice(
+    field: str, given: str | None, env: Mapping[str, str], variable: str, default: str, allowed: tuple[str, ...]
+) -> str:
+    value = (_text(given, env, variable) or default).lower()
+    if value not in allowed:
+        raise BadInput(field, repr(value), f"it is one of {', '.join(allowed)}")
+    return value
+
+
+def _resume(given: str | bool | None, env: Mapping[str, str]) -> str:
+    if isinstance(given, bool):
+        return "auto" if given else "never"
+    # "never" is the default of the argument, so the variable may still say otherwise
+    return _choice("resume", None if given == "never" else given, env, "RUNTIDE_RESUME", "never", RESUMES)
+
+
+def _identity(field: str, value: str) -> str:
+    size = len(value.encode("utf-8", "replace"))
+    if size > limits.IDENTITY_BYTES:
+        raise BadInput(field, f"{size} bytes long", f"it has at most {limits.IDENTITY_BYTES} bytes")
+    if value != value.strip() or not value.isprintable() or "/" in value:
+        raise BadInput(field, repr(value), "it has printable characters without '/', and no space at its ends")
+    return value
+
+
+def _short(field: str, value: str) -> str:
+    size = len(value.encode("utf-8", "replace"))
+    if size > limits.NAME_BYTES:
+        raise BadInput(field, f"{size} bytes long", f"it has at most {limits.NAME_BYTES} bytes")
+    return value
+
+
+def _tags(given: Iterable[str] | str | None, env: Mapping[str, str]) -> tuple[str, ...]:
+    if given is None:
+        given = [tag.strip() for tag in env.get("RUNTIDE_TAGS", "").split(",")]
+    elif isinstance(given, str):
+        given = [given]
+    return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in given if str(tag)))
+
+
+def _url(value: str, mode: str) -> str:
+    if not value:
+        return DEFAULT_URL if mode == ONLINE else ""
+    if "://" not in value:
+        value = f"grpc://{value}"
+    if not value.startswith(SCHEMES):
+        raise BadInput("url", repr(value), "it begins with grpc:// or grpcs://")
+    return value.rstrip("/")
+
+
+def _switch(given: bool | None, env: Mapping[str, str], variable: str) -> bool:
+    return given if given is not None else env.get(variable, "1").strip().lower() not in _OFF
+
+
+def _budget(env: Mapping[str, str]) -> int:
+    told = env.get("RUNTIDE_SPOOL_MB", "")
+    if not told:
+        return limits.SPOOL_BYTES
+    try:
+        found = int(float(told) * limits.MIB)
+    except ValueError:
+        raise BadInput("RUNTIDE_SPOOL_MB", repr(told), "it is a number of MiB") from None
+    if found <= 0:
+        raise BadInput("RUNTIDE_SPOOL_MB", told, "it is above 0")
+    return found

@@ -1,0 +1,148 @@
+"""What users hand in, as what the wire knows: numbers for metrics, JSON for configuration.
+
+numpy, torch and jax are never imported: their scalars are numbers through `__float__` or `item()`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+from runtide.wire import limits
+
+MASK = "***"
+MAX_DEPTH = 32
+_REPR_CHARS = 1000
+_SECRET = re.compile(r"passw(or)?d|passphrase|secret|api_?key|access_?key|private_?key|credential|authorization")
+_TOKENIZER = frozenset(["pad", "eos", "bos", "unk", "mask", "cls", "sep", "special", "image", "video", "audio", "type"])
+
+
+class NotANumber(ValueError):
+    """A metric value is none; the text says what it is instead."""
+
+
+def number(value: Any) -> float:
+    """Turn a metric value into a float. Raises NotANumber."""
+    if isinstance(value, float | int):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, str | bytes | complex) or value is None:
+        raise NotANumber(_what(value))
+    if (shape := getattr(value, "shape", None)) is not None and math.prod(shape) != 1:
+        raise NotANumber(f"{_what(value)} with shape {tuple(shape)}")
+    try:
+        if callable(item := getattr(value, "item", None)):
+            value = item()
+            if isinstance(value, str | bytes | complex):
+                raise NotANumber(_what(value))
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise NotANumber(_what(value)) from error
+
+
+def name_problem(name: object) -> str:
+    """Say what is wrong with a metric or configuration name; empty when nothing is."""
+    if not isinstance(name, str):
+        return f"the name {name!r:.80} is a {type(name).__name__}, but names are strings"
+    if not name:
+        return "a name is empty"
+    size = len(name.encode("utf-8", "replace"))
+    if size > limits.NAME_BYTES:
+        return f"the name {name[:60]!r}... is {size} bytes long, but a name has at most {limits.NAME_BYTES} bytes"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"the name {name!r:.80} is not valid Unicode"
+    return ""
+
+
+def flatten(data: Mapping[Any, Any], separator: str, prefix: str = "", depth: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Yield (joined name, leaf) of nested mappings; dataclasses and namespaces count as mappings."""
+    for key, value in data.items():
+        name = f"{prefix}{key}" if prefix else key
+        inner = as_mapping(value)
+        if inner and depth < MAX_DEPTH:
+            yield from flatten(inner, separator, f"{name}{separator}", depth + 1)
+        else:
+            yield name, value
+
+
+def as_mapping(value: object) -> Mapping[Any, Any] | None:
+    """See a value as a mapping where it is one: a dict, a dataclass, an argparse namespace, a pydantic model."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)):
+        found = dump()
+        return found if isinstance(found, Mapping) else None
+    if type(value).__name__ in {"Namespace", "SimpleNamespace"}:
+        return vars(value)
+    return None
+
+
+def to_json(value: object) -> str:
+    """Write any value as JSON: what JSON does not know becomes text, NaN and Inf become strings."""
+    try:
+        return json.dumps(value, allow_nan=False, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(_tame(value, 0))
+
+
+def mask(name: str, value: object) -> object:
+    """Hide a secret: a text whose name says that it is one. Numbers such as max_tokens are not."""
+    return MASK if isinstance(value, str | bytes) and value and is_secret(name) else value
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name is that of a secret. A tokenizer's pad_token and its like are none."""
+    spread = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_").replace(" ", "_")
+    if _SECRET.search(spread):
+        return True
+    words = re.split(r"[._/]", spread)
+    return ("token" in words or "apitoken" in words) and not _TOKENIZER.intersection(words)
+
+
+def _what(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value if isinstance(value.value, str | int | float | bool) else value.name
+    if (mapping := as_mapping(value)) is not None:
+        return {str(key): item for key, item in mapping.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if callable(listed := getattr(value, "tolist", None)) and getattr(value, "size", None) is not None:
+        return listed() if math.prod(getattr(value, "shape", ())) <= _REPR_CHARS else repr(value)[:_REPR_CHARS]
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    return repr(value)[:_REPR_CHARS] if not isinstance(value, type) else f"{value.__module__}.{value.__qualname__}"
+
+
+def _tame(value: object, depth: int) -> object:
+    """The slow way for what json refuses: NaN, keys that are no strings, circles."""
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if depth >= MAX_DEPTH:
+        return repr(value)[:_REPR_CHARS]
+    if isinstance(value, Mapping):
+        return {str(key): _tame(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tame(item, depth + 1) for item in value]
+    return _tame(_plain(value), depth + 1)
