@@ -1,0 +1,193 @@
+"""The agent's side of a gateway: one channel, three calls, and what their errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+
+from runtide.v1 import ingest_pb2 as pb
+from runtide.v1.ingest_pb2_grpc import IngestStub
+from runtide.wire.errors import BadInput
+
+Answer = TypeVar("Answer", bound=Message)
+
+PUSH_TIMEOUT_S = 60.0
+"""A gateway acknowledges after storing, which may take long when the store is busy; a copy costs little."""
+
+_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_retries", 0),
+]
+
+
+class Destination(NamedTuple):
+    """Where a stream goes. Streams of one destination travel together."""
+
+    url: str
+    token: str
+    ca_file: str
+    project: str
+    """Apart, so that a project that the token may not write stops no other one."""
+
+
+class Verdict(Enum):
+    """What a failed call means for the bytes in it."""
+
+    RETRY = "retry"
+    NOT_ALLOWED = "not allowed"
+    """Keep everything and ask seldom: a person has to change something."""
+    REFUSED = "refused"
+    """Something in the call breaks a limit for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Exception):
+    """A call that was not answered with a result."""
+
+    verdict: Verdict
+    text: str
+    delay_s: float | None = None
+    """As the gateway asked for."""
+
+
+class GatewayClient:
+    """One channel to a gateway. Must be made and used in one event loop."""
+
+    def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
+        """Connects on the first call. Raises BadInput for a url of another kind, OSError for an unreadable ca_file."""
+        self.url = url
+        target, secure = parse_url(url)
+        if secure:
+            roots = Path(ca_file).read_bytes() if ca_file else None
+            credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._stub = IngestStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    async def push(self, request: pb.PushRequest, timeout_s: float = PUSH_TIMEOUT_S) -> list[pb.Ack]:
+        """Hand over ranges; one answer for each. Raises Failure."""
+        response = await self._call(self._stub.Push, request, timeout_s)
+        if len(response.acks) != len(request.ranges):
+            text = f"gateway at {self.url} answered {len(response.acks)} of {len(request.ranges)} ranges"
+            raise Failure(Verdict.RETRY, text)
+        return list(response.acks)
+
+    async def preflight(self, request: pb.PreflightRequest, timeout_s: float) -> pb.PreflightResponse:
+        """Ask what is known of a run. Raises Failure."""
+        return await self._call(self._stub.Preflight, request, timeout_s)
+
+    async def status(self, request: pb.StatusRequest, timeout_s: float) -> pb.StatusResponse:
+        """Ask what is stored. Raises Failure."""
+        return await self._call(self._stub.Status, request, timeout_s)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def _call(self, method: Callable[..., Awaitable[Answer]], request: Message, timeout_s: float) -> Answer:
+        try:
+            return await method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise judge(error, self.url) from error
+
+
+def parse_url(url: str) -> tuple[str, bool]:
+    """Return the gRPC target and whether it is TLS. Raises BadInput."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in {"grpc", "grpcs"} or not parts.hostname or port == -1:
+        raise BadInput("url", url, "it must be grpc://HOST:PORT, or grpcs://HOST:PORT for TLS")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port or 7171}", parts.scheme == "grpcs"
+
+
+_REFUSED = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE})
+_NOT_ALLOWED = frozenset(
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
+)
+
+
+def judge(error: grpc.aio.AioRpcError, url: str) -> Failure:
+    """Say what a failed call means. What is not known is tried again: bytes are kept rather than parked."""
+    code, details = error.code(), error.details() or ""
+    text = f"gateway at {url}: {code.name}: {details}"
+    if code in _REFUSED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details):
+        return Failure(Verdict.REFUSED, text)
+    if code in _NOT_ALLOWED:
+        return Failure(Verdict.NOT_ALLOWED, text)
+    delay_s = _asked_delay(error)
+    if code is grpc.StatusCode.UNAVAILABLE and delay_s is None:
+        text = f"gateway at {url} unreachable"
+    return Failure(Verdict.RETRY, text, delay_s)
+
+
+def _asked_delay(error: grpc.aio.AioRpcError) -> float | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == "retry-after-ms":
+            try:
+                return max(0.0, float(value) / 1000)
+            except ValueError:
+                continue
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            delay = retry_info(value)
+            if delay is not None:
+                return delay
+    return None
+
+
+def retry_info(status: bytes) -> float | None:
+    """Return the delay of a google.rpc.RetryInfo within a serialized google.rpc.Status.
+
+    Read by hand: googleapis-common-protos is no dependency of the agent, and only one field of one detail matters.
+    """
+    for detail in _fields(status, 3):
+        try:
+            found = AnyMessage.FromString(detail)
+            if found.type_url.endswith("/google.rpc.RetryInfo"):
+                for delay in _fields(found.value, 1):
+                    return max(0.0, Duration.FromString(delay).ToTimedelta().total_seconds())
+        except DecodeError:
+            return None
+    return None
+
+
+def _fields(message: bytes, number: int) -> list[bytes]:
+    """Return the length-delimited fields with this number; stops at what is neither these nor varints."""
+    found, at = [], 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        value, at = _varint(message, at)
+        if key & 7 == 2:
+            if key >> 3 == number:
+                found.append(message[at : at + value])
+            at += value
+        elif key & 7 != 0:
+            break
+    return found
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
+        if byte < 0x80:
+            break
+    return value, at

@@ -1,0 +1,73 @@
+"""The agent's unix socket: JSON lines, one request, one reply. What a job may ask of the agent of its host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
+
+LINE_BYTES = 64 * 1024
+
+
+class Answers(Protocol):
+    """What the socket needs from the agent."""
+
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request; never raises for what a client may send."""
+
+
+class Link:
+    """Listens on `path`, which only the lock's holder may do."""
+
+    def __init__(self, path: Path, answers: Answers) -> None:
+        """Nothing listens yet."""
+        self._path, self._answers = path, answers
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        self._path.unlink(missing_ok=True)  # left by an agent that was killed; the lock says that it is gone
+        self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_BYTES)
+        self._path.chmod(0o600)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._path.unlink(missing_ok=True)
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._reply(line)).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError) as error:  # gone, or a line beyond the limit
+            log.info("link closed: %s", error)
+        finally:
+            writer.close()
+
+    async def _reply(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+        except ValueError:
+            return {"ok": False, "error": "not a line of JSON"}
+        if not isinstance(request, dict):
+            return {"ok": False, "error": "not a JSON object"}
+        try:
+            return await self._answers.answer(request)
+        except (TypeError, ValueError) as error:
+            return {"ok": False, "error": f"bad request: {error}"}
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder, and its parent, that only its owner may enter. Raises PermissionError for another user's."""
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if each.stat().st_uid != os.getuid():
+            raise PermissionError(f"{each} belongs to another user")

@@ -1,0 +1,154 @@
+"""The agent's life: one per spool root and host, quiet, ends itself when there is nothing left to do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtide.agent.link import Link, private_folder
+from runtide.agent.serve import Agent, AgentSettings
+from runtide.spool.layout import default_root, host_folder, runtime_folder
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = "agent.lock"
+SOCKET_FILE = "agent.sock"
+LOG_FILE = "agent.log"
+LOG_BYTES = 1 << 20
+LOCK_PATIENCE_S = 10.0
+"""How long a new agent waits for one that holds the lock but no longer answers: it is about to end."""
+
+
+@contextmanager
+def only_agent(root: Path) -> Iterator[bool]:
+    """Hold the lock of a spool root on this host; False where another agent serves it."""
+    folder = runtime_folder(root)
+    private_folder(folder)
+    file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _lock(file, folder / SOCKET_FILE)
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, socket_path: Path) -> bool:
+    until = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if answers(socket_path) or time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
+def answers(socket_path: Path) -> bool:
+    """Say whether an agent answers on this socket."""
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(1.0)
+            link.connect(str(socket_path))
+            link.sendall(b'{"op": "ping"}\n')
+            return bool(json.loads(link.makefile().readline() or "{}").get("ok"))
+    except (OSError, ValueError):
+        return False
+
+
+def run_agent(
+    root: Path,
+    settings: AgentSettings | None = None,
+    *,
+    host_folders: list[Path] | None = None,
+    watch: Callable[[Agent], None] | None = None,
+) -> bool:
+    """Serve a spool root until there is nothing left to do; False where another agent does.
+
+    `host_folders` adds folders of other hosts; `watch` is called with the agent once it serves.
+    """
+    own = host_folder(root)
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with only_agent(root) as alone:
+        if alone:
+            folders = [own, *(folder for folder in host_folders or () if folder != own)]
+            asyncio.run(_serve(root, folders, settings or AgentSettings(), watch))
+        return alone
+
+
+async def _serve(
+    root: Path, folders: list[Path], settings: AgentSettings, watch: Callable[[Agent], None] | None
+) -> None:
+    agent = Agent(folders, settings)
+    link = Link(runtime_folder(root) / SOCKET_FILE, agent)
+    await link.start()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop)
+    log.info("agent pid=%d serves %s", os.getpid(), folders[0])
+    if watch is not None:
+        watch(agent)
+    try:
+        await agent.run()
+    finally:
+        await link.stop()
+    log.info("agent pid=%d ends", os.getpid())
+
+
+def settings_from_environment() -> AgentSettings:
+    """Read what the environment says about the agent. Raises ValueError."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("runtide")
+    except PackageNotFoundError:
+        installed = ""
+    return AgentSettings(
+        sample_seconds=float(os.environ.get("RUNTIDE_SAMPLE_SECONDS") or 5.0),
+        linger_seconds=float(os.environ.get("RUNTIDE_AGENT_LINGER_S") or 3.0),
+        version=installed,
+    )
+
+
+def log_to(folder: Path) -> None:
+    """Log to stderr; where that is the folder's agent.log, keep it and one older file, each of at most 1 MiB."""
+    path = folder / LOG_FILE
+    handler: logging.Handler = logging.StreamHandler()
+    try:
+        if path.exists() and os.path.sameopenfile(sys.stderr.fileno(), fd := os.open(path, os.O_RDONLY)):
+            os.close(fd)
+            handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+    except (OSError, ValueError) as error:
+        log.debug("stderr is no file: %s", error)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.raiseExceptions = False  # a full disk must not turn log lines into tracebacks
+
+
+def main(argv: list[str]) -> int:
+    """Run `runtide agent`."""
+    parser = argparse.ArgumentParser(
+        prog="runtide agent", description="Ship the streams of a spool folder until all have ended and arrived."
+    )
+    parser.add_argument(
+        "--root", type=Path, default=None, help="spool folder (default: RUNTIDE_DIR, else ~/.runtide/spool)"
+    )
+    asked = parser.parse_args(argv)
+    root = (asked.root or default_root()).expanduser().absolute()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    host_folder(root).mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_to(host_folder(root))
+    run_agent(root, settings_from_environment())
+    return 0

@@ -1,0 +1,104 @@
+"""The agent's own words about a run: one stream per run and destination, in the same spool, shipped like any other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from runtide.spool.layout import StreamInfo
+from runtide.spool.writer import SpoolWriter, Worth, new_stream_id
+from runtide.v1.records_pb2 import (
+    ROLE_AGENT,
+    Heartbeat,
+    Reading,
+    Record,
+    Sample,
+    StreamClosed,
+    StreamEnded,
+    StreamOpened,
+)
+
+log = logging.getLogger(__name__)
+
+BUDGET_BYTES = 64 << 20
+"""Disk that the agent's own words may take while no gateway is there; then they are dropped and counted."""
+
+
+class OwnStream:
+    """What the agent says to one run. A disk that is full drops records here and disturbs nothing else."""
+
+    def __init__(self, host_folder: Path, info: StreamInfo) -> None:
+        """Open it beside `info`, one of the streams that it speaks about. Raises OSError."""
+        process = psutil.Process()
+        self.info = StreamInfo(
+            stream=new_stream_id(),
+            project=info.project,
+            run_id=info.run_id,
+            rank=-1,
+            attempt=info.attempt,
+            host=info.host or socket.gethostname(),
+            role=ROLE_AGENT,
+            pid=process.pid,
+            started=process.create_time(),
+            url=info.url,
+            token=info.token,
+            launch_id=info.launch_id,
+            ca_file=info.ca_file,
+        )
+        self._writer = SpoolWriter.create(host_folder, self.info, budget_bytes=BUDGET_BYTES)
+        self._say(Record(stream_opened=self._opened()))
+
+    def heartbeat(self, streams: Iterable[str]) -> None:
+        """Say which streams' processes live."""
+        self._say(Record(heartbeat=Heartbeat(time_us=_now_us(), streams=streams)))
+
+    def sample(self, time_us: int, readings: list[Reading], rank: int = -1) -> None:
+        """Say what was read at an instant of the sampling grid."""
+        if readings:
+            self._say(Record(sample=Sample(time_us=time_us, readings=readings, rank=rank)))
+
+    def ended(self, ended: StreamEnded) -> bool:
+        """Say how a stream ended."""
+        ended.time_us = _now_us()
+        return self._say(Record(stream_ended=ended), Worth.LAST)
+
+    def close(self) -> None:
+        """Say the last word."""
+        if self._writer.closed:
+            return
+        self._writer.settle()
+        closed = StreamClosed(
+            time_us=_now_us(), reason="finish", records=self._writer.records, points=self._writer.points
+        )
+        self._say(Record(stream_closed=closed), Worth.LAST)
+        self._writer.close()
+
+    def _opened(self) -> StreamOpened:
+        info = self.info
+        return StreamOpened(
+            time_us=_now_us(),
+            role=ROLE_AGENT,
+            project=info.project,
+            run_id=info.run_id,
+            host=info.host,
+            pid=os.getpid(),
+            rank=-1,
+            launch_id=info.launch_id,
+            attempt=info.attempt,
+        )
+
+    def _say(self, record: Record, worth: Worth = Worth.DATA) -> bool:
+        said = self._writer.append_record(record, worth)
+        if not said:
+            log.warning("stream=%s own record dropped: %s", self.info.stream, self._writer.error)
+        return said
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,211 @@
+"""Ships the streams of one destination: ranges of many streams in one Push, one Push in flight per stream.
+
+Promises: small Pushes when little happens, full ones under load, at most one every `PACE_S` unless they are full; after
+an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; no byte is given up but by the
+gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.agent.streams import Piece, TailedStream
+from runtide.v1.ingest_pb2 import PushRequest, Refusal
+from runtide.wire.limits import BATCH_BYTES, PUSH_BYTES, PUSH_RANGES
+
+log = logging.getLogger(__name__)
+
+PACE_S = 0.05
+PUSHES = 4
+FIRST_BACKOFF_S = 0.1
+LAST_BACKOFF_S = 30.0
+NOT_ALLOWED_S = 10.0
+_FULL_BYTES = PUSH_BYTES // 4
+
+Batch = list[tuple[TailedStream, Piece]]
+
+
+class Backoff:
+    """Full-jitter exponential backoff."""
+
+    def __init__(self, first_s: float = FIRST_BACKOFF_S, last_s: float = LAST_BACKOFF_S) -> None:
+        """Delays are uniform in [0, bound); the bound doubles from `first_s` to `last_s`."""
+        self._first_s, self._last_s = first_s, last_s
+        self.failures = 0
+
+    def next(self, asked_s: float | None = None) -> float:
+        """Return how long to wait after another failure; at least what the other side asked for."""
+        bound = min(self._last_s, self._first_s * 2 ** min(self.failures, 20))
+        self.failures += 1
+        delay = random.uniform(0.0, bound)  # noqa: S311  spreads load, guards nothing
+        return delay if asked_s is None else asked_s + min(delay, asked_s / 4)
+
+    def reset(self) -> None:
+        """Start again after a success."""
+        self.failures = 0
+
+
+class Shipper:
+    """The loop of one destination."""
+
+    def __init__(
+        self, name: str, client: GatewayClient, agent: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`agent` names the sender in each Push."""
+        self.streams: set[TailedStream] = set()
+        self.client = client
+        self.error = ""
+        self.pushes = 0
+        self._name, self._agent, self._clock = name, agent, clock
+        self._ready: deque[TailedStream] = deque()
+        self._queued: set[TailedStream] = set()
+        self._wake = asyncio.Event()
+        self._backoff = Backoff()
+        self._not_before = 0.0
+        self._max_ranges = PUSH_RANGES
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Something is queued or in flight."""
+        return bool(self._ready or self._tasks)
+
+    def offer(self, stream: TailedStream) -> None:
+        """Say that a stream has something to ship."""
+        if not stream.in_flight and stream not in self._queued:
+            self._queued.add(stream)
+            self._ready.append(stream)
+            self._wake.set()
+
+    def hurry(self) -> None:
+        """Try now, whatever the backoff says: somebody waits, or the gateway has just answered."""
+        self._not_before = 0.0
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Ship until cancelled."""
+        try:
+            while True:
+                await self._rest()
+                batch = self._collect()
+                if batch:
+                    task = asyncio.create_task(self._push(batch))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._done)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the Pushes in flight."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("gateway=%s push failed", self._name, exc_info=task.exception())
+
+    async def _rest(self) -> None:
+        """Sleep until another Push may start and there is something for it."""
+        while True:
+            self._wake.clear()
+            allowed = 1 if self._backoff.failures else PUSHES
+            pause = self._not_before - self._clock()
+            if not self._ready or len(self._tasks) >= allowed:
+                await self._wake.wait()
+            elif pause > 0:
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    return
+            else:
+                return
+
+    def _collect(self) -> Batch:
+        """Take ranges round robin until the Push is full or nothing waits."""
+        batch: Batch = []
+        room, turn = PUSH_BYTES, self._ready
+        self._ready, self._queued = deque(), set()
+        max_ranges = self._max_ranges
+        while turn and room > 0 and len(batch) < max_ranges:
+            stream = turn.popleft()
+            piece = self._take(stream, min(BATCH_BYTES, room))
+            if piece is None:
+                continue
+            if batch and piece.size > room + BATCH_BYTES // 4:
+                stream.reader.rewind(piece.offset)
+                turn.append(stream)
+                break
+            stream.in_flight = True
+            batch.append((stream, piece))
+            room -= piece.size
+            turn.append(stream)
+        for stream in turn:
+            self.offer(stream)
+        full = PUSH_BYTES - room >= _FULL_BYTES
+        self._not_before = self._clock() + (0.0 if full or not batch else PACE_S)
+        return batch
+
+    def _take(self, stream: TailedStream, limit: int) -> Piece | None:
+        try:
+            return stream.take(limit)
+        except OSError as error:
+            log.warning("stream=%s unreadable: %s", stream.info.stream, error)
+            return None
+
+    async def _push(self, batch: Batch) -> None:
+        request = PushRequest(ranges=[stream.message(piece) for stream, piece in batch], agent=self._agent)
+        self.pushes += 1
+        try:
+            acks = await self.client.push(request)
+        except Failure as failure:
+            self._failed(batch, failure)
+        else:
+            self._answered(batch, acks)
+        finally:
+            for stream in {stream for stream, _ in batch}:
+                stream.settle()
+                if stream in self.streams:
+                    self.offer(stream)
+
+    def _answered(self, batch: Batch, acks: list) -> None:  # type: ignore[type-arg]
+        now = self._clock()
+        for (stream, piece), ack in zip(batch, acks, strict=True):
+            if ack.HasField("refusal"):
+                stream.refuse(piece, ack.refusal, now)
+            else:
+                stream.acknowledge(piece, ack.acknowledged, now)
+        self._max_ranges = min(PUSH_RANGES, self._max_ranges * 2)
+        self._backoff.reset()
+        self._say("")
+
+    def _failed(self, batch: Batch, failure: Failure) -> None:
+        if failure.verdict is Verdict.REFUSED:
+            if len(batch) > 1:
+                self._max_ranges = max(1, len(batch) // 2)
+            else:
+                stream, piece = batch[0]
+                stream.refuse(piece, Refusal(code="invalid_argument", limit=failure.text), self._clock())
+            return
+        delay = self._backoff.next(failure.delay_s)
+        if failure.verdict is Verdict.NOT_ALLOWED:
+            delay = max(delay, NOT_ALLOWED_S)
+        self._not_before = max(self._not_before, self._clock() + delay)
+        self._say(failure.text)
+
+    def _say(self, error: str) -> None:
+        """Log a change of the state, once, and tell the streams that wait."""
+        if error != self.error:
+            log.info("gateway=%s %s", self._name, error or "answers")
+            self.error = error
+            for stream in self.streams:
+                stream.say_error(error)

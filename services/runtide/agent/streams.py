@@ -1,0 +1,310 @@
+"""A tailed stream: what of it is read, in flight, acknowledged, refused or lost.
+
+Promises: ranges come in order and none is passed over; what is not acknowledged comes again after `settle`; a refused
+range is narrowed down to the record, which is parked in rejected/ and declared as a gap; a segment is deleted only when
+all of it is acknowledged and position.json says so. Blocks for local file calls only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtide.spool.layout import REJECTED_DIR, Position, StreamInfo, replace_file, segments
+from runtide.spool.reader import Cut, Damage, SegmentReader
+from runtide.v1.ingest_pb2 import Range, Refusal
+from runtide.v1.records_pb2 import Gap, KeySet
+from runtide.wire import framing
+from runtide.wire.limits import BATCH_BYTES, RECORD_BYTES
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 0.1
+"""How often position.json is written while a stream moves."""
+
+END_FILE = "end.json"
+"""The agent's note that it knows how a stream ended, so that the next agent does not say it again."""
+
+_RANGE_BYTES = 512
+_NAMES_BYTES = 64 << 10
+_FRAME_BYTES = 16
+_CLEAN_EVERY_BYTES = 4 << 20
+_FRAMING_CODES = frozenset({"crc", "framing"})
+_RECORD_CODES = frozenset({"crc", "framing", "record_too_large"})
+"""Refusals that name the offending record."""
+_WHOLE_CODES = frozenset({"identity", "extent"})
+"""Refusals of every record that the stream could ever send."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a stream ended, as end.json keeps it."""
+
+    offset: int
+    closed: bool
+    reported: bool
+
+    def write(self, folder: Path) -> None:
+        """Write end.json."""
+        replace_file(
+            folder / END_FILE, json.dumps({"offset": self.offset, "closed": self.closed, "reported": self.reported})
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> End | None:
+        """Read end.json; None where there is none."""
+        try:
+            found = json.loads((folder / END_FILE).read_text())
+            return cls(int(found["offset"]), bool(found["closed"]), bool(found["reported"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One range on its way: either bytes or a gap."""
+
+    offset: int
+    end: int
+    body: bytes = b""
+    records: int = 0
+    key_sets: tuple[KeySet, ...] = ()
+    gap: Gap | None = None
+    closed: bool = False
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in a Push."""
+        return len(self.body) + sum(key_set.ByteSize() for key_set in self.key_sets) + _RANGE_BYTES
+
+
+class TailedStream:
+    """One stream folder and how far it is shipped."""
+
+    def __init__(self, folder: Path, info: StreamInfo) -> None:
+        """Start at what position.json says is acknowledged."""
+        self.folder = folder
+        self.info = info
+        self.position = Position.read(folder)
+        self.reader = SegmentReader(folder, self.position.acknowledged)
+        self.in_flight = False
+        self.dead = False
+        """Its process has ended: nothing more will be written."""
+        self.end = End.read(folder)
+        self.closed = self.end is not None and self.end.closed
+        """Its last word has been acknowledged."""
+        self.stored_wanted_until = 0.0
+        self.drained = False
+        """Dead, and everything whole has been read and acknowledged."""
+        self.grown_at = float("-inf")
+        self.shipped_at = float("-inf")
+        self.poll_due = 0.0
+        self._seen = -1
+        self._gaps: dict[int, Gap] = {}
+        self._stops: list[int] = []
+        self._verify_until = 0
+        self._dirty = False
+        self._saved_at = float("-inf")
+        self._cleaned_to = 0
+        self._synced = -1
+
+    @property
+    def acknowledged(self) -> int:
+        """Everything below is safe."""
+        return self.position.acknowledged
+
+    def waiting(self, now: float) -> bool:
+        """Look at the file sizes and say whether there is something to take; decides when to look again."""
+        unread = self.reader.unread()
+        seen = self.reader.position + unread
+        if seen != self._seen:
+            self._seen, self.grown_at = seen, now
+        quiet = now - self.grown_at
+        self.poll_due = now + (0.0 if quiet < 5 else 0.2 if quiet < 60 else 0.4)
+        torn = unread > 0 and quiet > 0.2  # look at a torn tail seldom
+        if torn:
+            self.poll_due = max(self.poll_due, now + 0.2)
+        return unread > 0 or (self.dead and not self.drained) or self.reader.position in self._gaps
+
+    def take(self, limit: int = BATCH_BYTES) -> Piece | None:
+        """Cut the next range of at most about `limit` bytes; None where nothing whole waits. Raises OSError."""
+        offset = self.reader.position
+        if (gap := self._gaps.get(offset)) is not None:
+            self.reader.position = offset + gap.length
+            return Piece(offset, offset + gap.length, gap=gap)
+        stop = min((at for at in self._stops if at > offset), default=None)
+        found = self.reader.cut(limit, stop=stop, dead=self.dead)
+        if found is None:
+            self.drained = self.dead and not self.in_flight and self.acknowledged == self.reader.position
+            return None
+        if isinstance(found, Cut) and found.records > 1 and (names := _names_bytes(found)) > _NAMES_BYTES:
+            self.reader.rewind(offset)  # names and body together have to fit
+            found = self.reader.cut(max(1, min(limit, BATCH_BYTES - names)), stop=stop, dead=self.dead) or found
+        self.drained = False
+        if isinstance(found, Damage):
+            log.warning(
+                "stream=%s offset=%d bytes=%d damaged: %s", self.info.stream, offset, found.length, found.detail
+            )
+            gap = Gap(reason="damaged", records=1, length=found.length, detail=found.detail)
+            return Piece(offset, found.end, gap=gap)
+        if len(found.body) > RECORD_BYTES + _FRAME_BYTES and found.records == 1:
+            return self._lost(found.offset, found.body, f"record of {len(found.body)} bytes, limit {RECORD_BYTES}")
+        return _piece(found)
+
+    def message(self, piece: Piece) -> Range:
+        """Build the range as it goes into a Push."""
+        info = self.info
+        return Range(
+            stream=info.stream,
+            offset=piece.offset,
+            run_id=info.run_id,
+            rank=info.rank,
+            attempt=info.attempt,
+            host=info.host,
+            role=info.role,  # type: ignore[arg-type]  # as stream.json gives it
+            project=info.project,
+            key_sets=piece.key_sets,
+            gap=piece.gap,
+            body=piece.body,
+        )
+
+    def acknowledge(self, piece: Piece, upto: int, now: float) -> None:
+        """Take note that everything of the stream below `upto` is safe, as said for `piece`."""
+        if piece.offset != self.acknowledged or upto <= piece.offset:
+            return  # an earlier range of the same Push was refused: this one comes again and is known as a copy there
+        self.position.acknowledged = min(upto, piece.end)
+        self.position.error = ""
+        self.shipped_at = now
+        self._dirty = True
+        if piece.gap is not None:
+            self.position.gap_records += piece.gap.records
+            self._gaps.pop(piece.offset, None)
+        self._stops = [stop for stop in self._stops if stop > self.acknowledged]
+        if self.acknowledged >= self._verify_until:
+            self.reader.verify = False
+        if piece.closed and self.acknowledged == piece.end:
+            self.closed = True
+
+    def settle(self) -> None:
+        """The Push is over: whatever of it is not acknowledged will be cut again."""
+        self.in_flight = False
+        if self.reader.position != self.acknowledged:
+            self.reader.rewind(self.acknowledged)
+
+    def refuse(self, piece: Piece, refusal: Refusal, now: float) -> None:
+        """Narrow a refusal for good down: check crcs here, then halve, then park the one record."""
+        detail = " ".join(filter(None, (refusal.code, refusal.field, refusal.value, refusal.limit)))
+        if piece.gap is not None:
+            log.error("stream=%s offset=%d gap refused, given up: %s", self.info.stream, piece.offset, detail)
+            self.acknowledge(piece, piece.end, now)
+        elif refusal.code in _FRAMING_CODES and not self.reader.verify:
+            self.reader.verify, self._verify_until = True, piece.end
+        elif piece.records <= 1 or refusal.code in _WHOLE_CODES:
+            self._lost(piece.offset, piece.body, detail, piece.records)
+        else:
+            suspect = refusal.offset if refusal.code in _RECORD_CODES else 0
+            self._stops = sorted({*self._stops, *_split(piece, suspect)})
+
+    def say_error(self, text: str) -> None:
+        """Say in position.json why nothing moves."""
+        if self.position.error != text:
+            self.position.error = text
+            self._dirty = True
+            self._saved_at = float("-inf")
+
+    def say_stored(self, stored: int) -> None:
+        """Take note of what the store holds."""
+        if stored > self.position.stored:
+            self.position.stored = stored
+            self._dirty = True
+            self._saved_at = float("-inf")
+
+    def save(self, now: float, every_s: float) -> None:
+        """Write position.json if it is due, then delete the segments that it makes superfluous. Raises OSError."""
+        idle = not self.in_flight and self.reader.position >= self._seen and every_s <= SAVE_EVERY_S
+        if not self._dirty or not (idle or self.closed or now - self._saved_at >= every_s):
+            return
+        self._saved_at = now
+        self.position.write(self.folder)
+        self._dirty = False
+        if self.acknowledged - self._cleaned_to >= _CLEAN_EVERY_BYTES:
+            self._cleaned_to = self.acknowledged
+            self._delete_segments()
+        if self.closed and self.end is None:
+            self.finish(End(self.acknowledged, closed=True, reported=False))
+
+    def finish(self, end: End) -> None:
+        """Take note, durably, of how the stream ended."""
+        end.write(self.folder)
+        self.end = end
+
+    def _delete_segments(self) -> None:
+        found = segments(self.folder)
+        for (_, path), (following, _) in itertools.pairwise(found):
+            if following <= self.acknowledged:
+                path.unlink(missing_ok=True)
+
+    def remove(self) -> bool:
+        """Delete an ended stream, all of which is acknowledged; False where refused bytes stay. Raises OSError."""
+        if (self.folder / REJECTED_DIR).exists():
+            for _, path in segments(self.folder):
+                path.unlink(missing_ok=True)
+            return False
+        shutil.rmtree(self.folder)
+        return True
+
+    def sync_to_disk(self) -> None:
+        """Fsync what is not acknowledged yet. Called from another thread; touches nothing that the loop changes."""
+        for first, path in segments(self.folder):
+            end = first + path.stat().st_size
+            if end <= self._synced or end <= self.acknowledged:
+                continue
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+            self._synced = end
+
+    def _lost(self, offset: int, body: bytes, detail: str, records: int = 1) -> Piece:
+        folder = self.folder / REJECTED_DIR
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            (folder / f"{offset:020d}.bin").write_bytes(body)
+        except OSError as error:  # a full disk: the gap still says what was lost
+            log.warning("stream=%s offset=%d not parked: %s", self.info.stream, offset, error)
+        log.warning("stream=%s offset=%d bytes=%d refused: %s", self.info.stream, offset, len(body), detail)
+        gap = Gap(reason="refused", records=records, length=len(body), detail=detail[:500])
+        self._gaps[offset] = gap
+        self._stops = sorted({*self._stops, offset})
+        return Piece(offset, offset + len(body), gap=gap)
+
+
+def _names_bytes(cut: Cut) -> int:
+    return sum(key_set.ByteSize() for key_set in cut.key_sets)
+
+
+def _piece(cut: Cut) -> Piece:
+    return Piece(cut.offset, cut.end, cut.body, cut.records, cut.key_sets, None, cut.closed)
+
+
+def _split(piece: Piece, suspect: int) -> list[int]:
+    """Offsets where a refused range is cut next: round the suspect record if the gateway named one, else in half."""
+    edges = [piece.offset + element.start for element in framing.elements(piece.body)]
+    if suspect in edges and suspect > 0:
+        at = edges.index(suspect)
+        return [edge for edge in (suspect, *edges[at + 1 : at + 2]) if edge > piece.offset]
+    return [edges[len(edges) // 2]]
+
+
+def measure_end(folder: Path, position: int) -> tuple[int, bool]:
+    """Return a dead stream's end, first byte that was never written, and whether the last word was StreamClosed."""
+    reader, closed = SegmentReader(folder, position), False
+    while (found := reader.cut(dead=True)) is not None:
+        closed = isinstance(found, Cut) and found.closed
+    return reader.position, closed
