@@ -138,9 +138,7 @@ class Agent:
     def _done(self, stream: TailedStream) -> bool:
         if stream.closed and stream in self._closed_at:
             return True
-        if not self.settings.once or (stream.dead and stream not in self._foreign):
-            return False
-        return not stream.in_flight and stream.reader.unread() == 0 and stream.acknowledged == stream.reader.position
+        return self.settings.once and not stream.dead and stream.at_rest
 
     async def _wind_down(self) -> None:
         for own in self._own.values():
@@ -314,7 +312,7 @@ class Agent:
     def _lives(self, stream: TailedStream, known: dict[tuple[int, float], bool]) -> bool:
         info = stream.info
         if stream in self._foreign:
-            return time.time() - stream.folder.stat().st_mtime < FOREIGN_QUIET_S
+            return not stream.closed and time.time() - stream.written_at() < FOREIGN_QUIET_S
         if info.role == ROLE_AGENT and info.pid == os.getpid():
             return any(own.info.stream == info.stream for own in self._own.values())
         process = (info.pid, info.started)

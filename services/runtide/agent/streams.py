@@ -101,6 +101,8 @@ class TailedStream:
         self.stored_wanted_until = 0.0
         self.drained = False
         """Dead, and everything whole has been read and acknowledged."""
+        self.exhausted = False
+        """The last look found nothing whole."""
         self.grown_at = float("-inf")
         self.shipped_at = float("-inf")
         self.poll_due = 0.0
@@ -114,6 +116,17 @@ class TailedStream:
         self._synced = -1
 
     @property
+    def at_rest(self) -> bool:
+        """Everything whole has been read and acknowledged; a torn record may wait for its rest."""
+        settled = not self.in_flight and self.acknowledged == self.reader.position
+        return settled and (self.exhausted or self.reader.unread() == 0)
+
+    def written_at(self) -> float:
+        """When the stream was last written, by the system's clock; 0 where it has no segment. Raises OSError."""
+        found = segments(self.folder)
+        return found[-1][1].stat().st_mtime if found else 0.0
+
+    @property
     def acknowledged(self) -> int:
         """Everything below is safe."""
         return self.position.acknowledged
@@ -123,7 +136,7 @@ class TailedStream:
         unread = self.reader.unread()
         seen = self.reader.position + unread
         if seen != self._seen:
-            self._seen, self.grown_at = seen, now
+            self._seen, self.grown_at, self.exhausted = seen, now, False
         quiet = now - self.grown_at
         self.poll_due = now + (0.0 if quiet < 5 else 0.2 if quiet < 60 else 0.4)
         torn = unread > 0 and quiet > 0.2  # look at a torn tail seldom
@@ -139,6 +152,7 @@ class TailedStream:
             return Piece(offset, offset + gap.length, gap=gap)
         stop = min((at for at in self._stops if at > offset), default=None)
         found = self.reader.cut(limit, stop=stop, dead=self.dead)
+        self.exhausted = found is None
         if found is None:
             self.drained = self.dead and not self.in_flight and self.acknowledged == self.reader.position
             return None
