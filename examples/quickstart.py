@@ -10,4 +10,4 @@ for step in range(200):
     loss = math.exp(-step / 50) + random.random() / 20
     run.log({"train/loss": loss, "train/accuracy": 1 - loss / 2})
 run.finish()
-print(f"runtide verify {run.run_id}")
+print(f"runtide verify {run.id}")

@@ -8,4 +8,75 @@ from typing import Any
 from runtide.cli.store import RunKey
 from runtide.cli.tables import print_table
 from runtide.warehouse.client import Client
-from runtide.warehouse.verify import verify_run
+from runtide.warehouse.verify import StreamVerification, Verification, verify_run
+
+TOTALS = (
+    "declared_records",
+    "stored_records",
+    "declared_points",
+    "stored_points",
+    "duplicates",
+    "missing_ranges",
+    "gaps",
+    "dead",
+)
+SHOWN_PROBLEMS = 50
+
+
+def check(client: Client, key: RunKey) -> dict[str, Any]:
+    """Verify a run; the result as plain values."""
+    found = verify_run(client, key.project, key.run_id)
+    return {
+        "project": found.project,
+        "run_id": found.run_id,
+        "clean": found.clean,
+        "open_streams": sum(_is_open(stream) for stream in found.streams),
+        **_totals(found),
+        "problems": found.problems,
+        "streams": [dataclasses.asdict(stream) | {"problems": stream.problems} for stream in found.streams],
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the result of `check` for people."""
+    print_table([_line(stream) for stream in found["streams"]], title=f"verify {found['project']}/{found['run_id']}")
+    print(
+        f"records: {found['declared_records']} declared, {found['stored_records']} stored;  "
+        f"points: {found['declared_points']} declared, {found['stored_points']} stored"
+    )
+    print(
+        f"duplicates {found['duplicates']}, missing ranges {found['missing_ranges']}, "
+        f"gaps {found['gaps']}, dead letters {found['dead']}"
+    )
+    if found["open_streams"]:
+        print(f"{found['open_streams']} streams go on and have declared nothing yet: judged as far as they came")
+    for problem in found["problems"][:SHOWN_PROBLEMS]:
+        print(problem)
+    if (more := len(found["problems"]) - SHOWN_PROBLEMS) > 0:
+        print(f"and {more} more (--json lists all)")
+    print("clean: everything that was declared is stored, once" if found["clean"] else "NOT clean")
+
+
+def _totals(found: Verification) -> dict[str, int]:
+    return {name: int(getattr(found, name)) for name in TOTALS}
+
+
+def _is_open(stream: StreamVerification) -> bool:
+    return stream.declared_end is None
+
+
+def _line(stream: dict[str, Any]) -> dict[str, Any]:
+    said = {name: "" if stream[name] is None else stream[name] for name in ("declared_records", "declared_points")}
+    return {
+        "role": stream["role"],
+        "rank": stream["rank"],
+        "stream": stream["stream"],
+        "records declared": said["declared_records"],
+        "stored": stream["stored_records"],
+        "points declared": said["declared_points"],
+        "stored ": stream["stored_points"],
+        "duplicates": stream["duplicates"],
+        "missing": len(stream["missing"]) + len(stream["odd"]),
+        "gaps": stream["gaps"],
+        "dead": stream["dead"],
+    }

@@ -72,15 +72,22 @@ def dashboard(
 def clickhouse(
     home: options.Home = None,
     port: Annotated[int | None, typer.Option("--port", metavar="N", help="HTTP; 8123.", show_default=False)] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[list[str] | None, typer.Option("--allow-host", help="A further name of this server.")] = None,
 ) -> None:
     """Serve ClickHouse's HTTP interface over the embedded engine, with its data in the home.
 
     Example: runtide clickhouse --home ~/experiments --port 8123
     """
-    from runtide.embedded.server import EmbeddedServer
+    from runtide.embedded.__main__ import main as serve
 
     settings = read_settings(home)
-    EmbeddedServer(settings.home_folder, port=settings.clickhouse.port if port is None else port).run()
+    chosen = settings.clickhouse.port if port is None else port
+    raise typer.Exit(serve(["--home", str(settings.home_folder), "--port", str(chosen), *_listening(host, allow_host)]))
+
+
+def _listening(host: str, allowed: list[str] | None) -> list[str]:
+    return ["--host", host, *(word for name in allowed or () for word in ("--allow-host", name))]
 
 
 def migrate(home: options.Home = None, clickhouse: options.ClickHouse = None) -> None:

@@ -159,7 +159,13 @@ def rebuild(
 
     with open_store(home, clickhouse, writer=True) as client:
         key = find_run(client, run, project) if run else None
-        rebuild_rows(client, key.project if key else project, key.run_id if key else None, print)
+        done = rebuild_rows(client, key.project if key else project, key.run_id if key else None, _progress)
+    print(f"made the derived rows of {done} runs again")
+
+
+def _progress(done: int, total: int, name: str) -> None:
+    if name:
+        print(f"{done + 1}/{total} {name}", flush=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -141,7 +141,8 @@ def train(rank: int, seconds: float, reduce: Callable[[Array], Array], run: Any)
         if rank == 0 and (step % EVALUATE_EVERY == 0 or step == steps - 1):
             loss, accuracy = loss_and_accuracy(predict(parameters, data.test_x)[1], data.test_y)
             metrics |= {"test/loss": loss, "test/accuracy": accuracy}
-            print(f"step {step + 1}/{steps}  test loss {loss:.4f}  test accuracy {accuracy:.3f}", flush=True)
+            if step % (5 * EVALUATE_EVERY) == 0 or step == steps - 1:
+                print(f"step {step + 1}/{steps}  test loss {loss:.4f}  test accuracy {accuracy:.3f}", flush=True)
         run.log(metrics, step=step)
         time.sleep(max(0.0, began + (step + 1) / STEPS_PER_SECOND - time.monotonic()))
 
@@ -165,7 +166,7 @@ def worker(rank: int, seconds: float, shared: Any, barrier: Any, launch: str) ->
     config = {"model": {"hidden": HIDDEN}, "optimizer": {"name": "sgd", "learning_rate": LEARNING_RATE}, "batch": BATCH}
     with runtide.init("demo", experiment="digits", name="digits on four ranks", config=config, tags=["demo"]) as run:
         if rank == 0:
-            print(f"run {run.run_id}", flush=True)
+            print(f"run {run.id}", flush=True)
         try:
             train(rank, seconds, AllReduce(shared, barrier, rank).mean, run)
         except BaseException:

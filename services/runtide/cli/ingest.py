@@ -15,6 +15,7 @@ from pathlib import Path
 from runtide.bus.local import LocalBus
 from runtide.cli.parts import (
     gateway_settings,
+    sink_settings,
     start_logging,
     stop_on_signals,
     tokens_of,
@@ -26,7 +27,7 @@ from runtide.embedded.secret import read_or_create_secret
 from runtide.gateway import Gateway
 from runtide.processor.deriver import Deriver
 from runtide.processor.loop import ProcessorLoop
-from runtide.sink import Sink, SinkSettings
+from runtide.sink.sink import Sink
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.ledger import LedgerReader
 from runtide.warehouse.migrate import migrate
@@ -47,7 +48,7 @@ async def serve(settings: Settings, store: ClickHouseSettings) -> None:
 
     bus = LocalBus(settings.bus_bytes)
     processor = ProcessorLoop(Deriver(lambda: connect(store)))
-    sink = Sink(bus.consumer, store, SinkSettings(), processor.hint)
+    sink = Sink(bus.consumer, store, sink_settings(settings), processor.hint)
     gateway = Gateway(gateway_settings(settings), bus.publisher, LedgerReader(client), tokens_of(settings))
     tasks = [asyncio.create_task(sink.run(), name="sink"), asyncio.create_task(processor.run(), name="processor")]
     await gateway.start()

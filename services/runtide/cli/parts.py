@@ -13,7 +13,7 @@ from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensu
 from runtide.cli.settings import Settings
 from runtide.gateway import Gateway, GatewaySettings, Limits, TokenFile, Tokens
 from runtide.gateway.service import RunFacts, StreamFacts
-from runtide.sink import Sink, SinkSettings
+from runtide.sink.sink import Sink, SinkSettings
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import StoreBusy
 from runtide.warehouse.ledger import LedgerReader
@@ -42,6 +42,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         replication=told.replication,
         send_timeout_s=told.send_timeout_s,
         security=dict(told.security),
+        group=told.group,
     )
 
 
@@ -60,6 +61,11 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     if unknown := sorted(set(settings.gateway.limits) - known):
         raise BadInput("RUNTIDE_GATEWAY_LIMITS", ", ".join(unknown), f"the limits are {', '.join(sorted(known))}")
     return GatewaySettings(**told, limits=Limits(**settings.gateway.limits))
+
+
+def sink_settings(settings: Settings) -> SinkSettings:
+    """What the sink is told."""
+    return SinkSettings(retention_days=settings.retention_days)
 
 
 def tokens_of(settings: Settings) -> Tokens | None:
@@ -156,8 +162,8 @@ async def serve_sink(settings: Settings) -> None:
         return
     client.close()
     await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
-    consumer = KafkaConsumer(kafka, settings.kafka.group)
-    sink = Sink(consumer, store, SinkSettings(), None)
+    consumer = KafkaConsumer(kafka)
+    sink = Sink(consumer, store, sink_settings(settings))
     task = asyncio.create_task(sink.run(), name="sink")
     try:
         await until_told(stop, task)
@@ -167,7 +173,7 @@ async def serve_sink(settings: Settings) -> None:
         await consumer.close()
 
 
-async def _until_kafka_answers(attempt: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+async def _until_kafka_answers(attempt: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:
     """Make the topics, for as long as it takes: a part may be started before its broker."""
     from aiokafka.errors import KafkaError
 

@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     """Port of the dashboard."""
     bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
+    retention_days: int = Field(default=0, ge=0, le=65535)
+    """Raw rows go after so many days; 0 keeps them for ever."""
     kafka: KafkaSection = KafkaSection()
     """Kafka mode only."""
     clickhouse: ClickHouseSection = ClickHouseSection()

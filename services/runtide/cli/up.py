@@ -78,7 +78,10 @@ def parts_of(home: Home, ports: Ports) -> list[Part]:
         dashboard.arguments(ports.host, ports.dashboard),
         f"http://{ports.host}:{ports.dashboard}/_stcore/health",
         ((FLAGS["dashboard"], ports.dashboard),),
-        dashboard.environment(ClickHouseSettings(ports.host, ports.clickhouse)),
+        {
+            **dashboard.environment(ClickHouseSettings(ports.host, ports.clickhouse)),
+            "RUNTIDE_PUBLIC_URL": f"grpc://{ports.host}:{ports.gateway}",
+        },
     )
     return [clickhouse, ingest, pages]
 
