@@ -1,6 +1,7 @@
-"""The dashboard: `streamlit run app.py`. Pages are files in pages/, what they share is in parts/.
+"""The dashboard: `streamlit run app.py`. Pages are files in screens/, what they share is in parts/.
 
-It only reads, through runtide.warehouse.queries, as the user that RUNTIDE_CLICKHOUSE_* name (parts/store.py).
+The folder is not called pages/, because Streamlit runs the files of such a folder by itself, past this one. The
+app only reads, through runtide.warehouse.queries, as the user that RUNTIDE_CLICKHOUSE_* name (parts/store.py).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ st.set_page_config(page_title="runtide", page_icon="🌊", layout="wide")
 look.style()
 st.navigation(
     [
-        st.Page("pages/runs.py", title="Runs", icon=":material/table_rows:", default=True),
-        st.Page("pages/run.py", title="Run", icon=":material/show_chart:", url_path="run"),
+        st.Page("screens/runs.py", title="Runs", icon=":material/table_rows:", default=True),
+        st.Page("screens/run.py", title="Run", icon=":material/show_chart:", url_path="run"),
     ],
     position="top",
 ).run()

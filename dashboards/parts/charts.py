@@ -65,7 +65,11 @@ def resource(frame: pd.DataFrame, *, name: str, key: str) -> None:
                   list(palette.SERIES[: len(names)])},
         "legend": {"orient": "bottom", "columns": 3, "symbolType": "stroke"} if len(names) > 1 else None,
     }  # fmt: skip
-    y = {"type": "quantitative", "title": None, "axis": {"tickCount": 4, "format": "~s" if "bytes" in name else ""}}
+    y = {
+        "type": "quantitative",
+        "title": None,
+        "axis": {"tickCount": 4, **({"format": "~s"} if "bytes" in name else {})},
+    }
     layers = [
         {
             "mark": {"type": "area", "opacity": 0.18},

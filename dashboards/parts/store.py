@@ -1,4 +1,4 @@
-"""The connection of a browser session to ClickHouse, and pages that go on when it is away.
+"""The connection to ClickHouse, and pages that go on when it is away.
 
 Settings come from the environment: RUNTIDE_CLICKHOUSE_HOST, _PORT, _USERNAME, _PASSWORD, _DATABASE, _SECURE.
 """
@@ -66,7 +66,7 @@ def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bo
             seen = Seen(ask(_client()), time.time(), question)
             st.session_state[slot] = seen
         except (ClickHouseError, StoreError, OSError) as error:
-            st.session_state.pop("client", None)
+            _client.clear()
             seen = st.session_state.get(slot)
             if seen is not None and seen.question != question:
                 seen = None
@@ -86,8 +86,7 @@ def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bo
     turn()
 
 
+@st.cache_resource(show_spinner=False)
 def _client() -> Client:
-    if "client" not in st.session_state:
-        st.session_state["client"] = connect(settings())
-    client: Client = st.session_state["client"]
-    return client
+    """One for all sessions: it keeps no session at the server and may be used from many threads."""
+    return connect(settings())

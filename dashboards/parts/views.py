@@ -104,14 +104,15 @@ def _chart(row: queries.RunRow, extent: queries.Extent, content: Charts, x: str,
     frame = content.frames.get(extent.metric)
     if frame is None:
         return
-    newest = frame.loc[frame["step"].idxmax()]
+    step = int(frame["step"].max())
+    last = float(frame.loc[frame["step"] == step, "last"].mean())  # of the ranks that have it
     bad = int(frame["non_finite"].sum())
     marked = f'<span class="bad" title="NaN or Inf, left out of the curve">▲ {bad:,} not finite</span>' if bad else ""
     st.html(
         f'<div class="rt-chart" data-metric="{escape(extent.metric, quote=True)}">'
         f'<span title="{escape(extent.metric, quote=True)}">{escape(extent.metric.rpartition("/")[2])}</span>{marked}'
-        f'<span title="at step {int(newest["step"]):,}">{say.number(float(newest["last"]))}'
-        f' <span class="rt-dim" data-step="{int(newest["step"])}">@ {int(newest["step"]):,}</span></span></div>'
+        f'<span title="at step {step:,}">{say.number(last)}'
+        f' <span class="rt-dim" data-step="{step}">@ {step:,}</span></span></div>'
     )
     columns = ["step", "time", "mean", "min", "max", "count", "non_finite", *(["rank"] if content.lines else [])]
     if log:

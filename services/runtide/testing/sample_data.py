@@ -1,6 +1,6 @@
 """Runs as they would be stored, written by SQL: for tests, screenshots and benchmarks of what reads the store.
 
-The rows of points, samples, log lines, ledger and runs are written; series tiers and summaries are the processor's.
+The rows of points, samples, log lines, ledger and runs are written; for the rest call runtide.processor.rebuild.
 """
 
 # ruff: noqa: S608 - the text is our own, values are bound
@@ -11,6 +11,9 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
+
+_BEYOND = 2**62
+"""Version of the rows of runs: beyond what the processor gives, which knows no events of these runs."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _run(client: Any, run: SampleRun) -> None:
         "INSERT INTO runtide.run_rows SELECT $project, $run, $experiment, $name, '', 'train', $state,"
         f" $reason, $user, 'node-1', {run.world_size}, 1, now64(6) - toIntervalSecond({run.started_s_ago}),"
         f" {finished}, now64(6) - toIntervalSecond({end}), {code}, $config, $tags, '',"
-        f" '4f1c2d9e77aa', $summary, {run.steps - 1}, 1",
+        f" '4f1c2d9e77aa', $summary, {run.steps - 1}, {_BEYOND}",
         project=run.project,
         run=run.run_id,
         experiment=run.experiment,

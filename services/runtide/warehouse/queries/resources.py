@@ -28,7 +28,8 @@ def resources(client: Any, project: str, run_id: str, buckets: int = 300) -> Any
     width = next((width for width in _WIDTHS_S if seconds / width <= buckets), _WIDTHS_S[-1])
     parts = _by_minutes() if seconds > _RAW_SECONDS and width >= 60 else _one_by_one("")
     return client.query_arrow(
-        "SELECT host, device, name, rank, toStartOfInterval(t, toIntervalSecond({width:UInt32})) AS time,"
+        "SELECT host, device, name, rank,"
+        " toDateTime64(toStartOfInterval(t, toIntervalSecond({width:UInt32})), 3, 'UTC') AS time,"
         " sum(s) / sum(n) AS mean, min(lo) AS min, max(hi) AS max, argMax(l, t) AS last "
         f"FROM ({parts}) GROUP BY host, device, name, rank, time ORDER BY host, device, name, rank, time",
         parameters={**parameters, "width": width},

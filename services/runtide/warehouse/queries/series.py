@@ -19,7 +19,7 @@ from runtide.warehouse.queries.reading import rows
 
 _TIERS = (64, 4096, 262144)
 
-_EXACT_POINTS = 50_000
+_EXACT_POINTS = 20_000
 """Up to so many points of a metric are read one by one, which is exact at once."""
 
 _COARSEST = 50

@@ -44,10 +44,12 @@ def _ask(client: Client) -> _Answer:
         return _Answer(None)
     view = address.get("view", "Charts")
     view = view if view in _VIEWS else "Charts"
-    version = (address.question(), *queries.content_version(client, project, run_id))
-    before = st.session_state.get("answer:run")
-    if row.state in ENDED and before is not None and before.version == version:
-        return before  # type: ignore[no-any-return]
+    version: tuple[object, ...] = ()
+    if row.state in ENDED:  # then nothing is asked for again before something new is known
+        version = (address.question(), *queries.content_version(client, project, run_id))
+        before: _Answer | None = st.session_state.get("answer:run")
+        if before is not None and before.version == version:
+            return before
     found = queries.streams(client, project, run_id)
     answer = _Answer(row, found, view, _VIEWS[view][0](client, row), version)
     st.session_state["answer:run"] = answer
