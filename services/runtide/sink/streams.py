@@ -25,8 +25,10 @@ class Extent:
 
     def missing(self, start: int, end: int) -> list[Interval]:
         """The parts of [start, end) that are not stored, in order."""
+        if start >= end:
+            return []
         if start >= self.mark:
-            return [(start, end)] if start < end else []
+            return [(start, end)]
         parts = [(max(start, low), min(end, high)) for low, high in self.holes if low < end and start < high]
         if end > self.mark:
             parts.append((self.mark, end))

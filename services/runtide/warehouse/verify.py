@@ -184,31 +184,19 @@ _RANGE_GAP = "any(kind) = 'gap' AND JSONHas(any(json), 'length')"
 _CLOSED = "any(kind) = 'stream_closed'"
 
 
-def _records_sql(exact: bool) -> str:
-    """One row for each record of each table, with the bytes that it covers.
-
-    Telling rows of one record apart costs most of the time, so it is done only where there are copies (`exact`).
-    """
+def _records_sql() -> str:
+    """One row for each record of each table, with the bytes that it covers."""
     parts = []
     for table, key in _KEYS.items():
         made = "toUInt16(1)" if table == "dead_letters" else "any(of)"
         parts.append(
             f"SELECT stream, offset, any(length) AS bytes, '{table}' AS source, count() AS found, {made} AS made, "  # noqa: S608
-            f"{f'uniqExact({key})' if exact else 'count()'} AS apart, "
+            f"uniqExact({key}) AS apart, "
             f"{'any(step)' if table == 'points' else 'toInt64(0)'} AS said_step, "
             f"{_RANGE_GAP if table == 'events' else '0'} AS gap, {_CLOSED if table == 'events' else '0'} AS last_word "
             f"FROM runtide.{table} WHERE {_OF_RUN} GROUP BY stream, offset"
         )
     return " UNION ALL ".join(parts)
-
-
-def _copies_sql() -> str:
-    """How many rows would go if all parts were merged: those whose whole key is the same."""
-    return " UNION ALL ".join(
-        f"SELECT (SELECT count() FROM runtide.{table} WHERE {_OF_RUN}) - "  # noqa: S608  constants
-        f"(SELECT count() FROM runtide.{table} FINAL WHERE {_OF_RUN})"
-        for table in _KEYS
-    )
 
 
 # Where a record begins after the end of all before it, [before, offset) is missing.
@@ -280,8 +268,7 @@ class _Run:
 
     def read_stored(self, streams: dict[str, StreamVerification]) -> None:
         """Counts of the base tables, and what in them does not fit."""
-        exact = any(copies for (copies,) in self._rows(_copies_sql()))
-        for row in self._rows(_STORED.format(records=_records_sql(exact)), limit=LISTED):
+        for row in self._rows(_STORED.format(records=_records_sql()), limit=LISTED):
             found = streams.setdefault(row[0], StreamVerification(row[0]))
             found.stored_records, found.stored_points, found.duplicates, found.dead, found.stored_end = row[1:6]
             found.odd = [self._odd_record(found.stream, *odd) for odd in row[6]]
