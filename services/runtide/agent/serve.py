@@ -240,16 +240,15 @@ class Agent:
         """Adopt a folder as a stream if it is one by now."""
         try:
             info = StreamInfo.read(folder)
-            if info.url:
-                self._adopt(folder, info)
+            said = self._adopt(folder, info) if info.url else "no destination yet"
+            if not said:
                 return
-            said = "no destination yet"
         except FileNotFoundError:
             if not folder.exists():
                 del self._pending[folder]
                 return
             said = "no stream.json"
-        except (OSError, ValueError, TypeError, AttributeError, BadInput) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             said = f"{type(error).__name__}: {error}"
         young = now - pending.since < 2.0
         pending.retry_at = now + (0.0 if young else 1.0)
@@ -257,9 +256,15 @@ class Agent:
             pending.said = said
             log.warning("folder=%s not served: %s", folder.name, said)
 
-    def _adopt(self, folder: Path, info: StreamInfo) -> None:
-        shipper = self._shipper(info)
+    def _adopt(self, folder: Path, info: StreamInfo) -> str:
+        """Serve a stream from now on; returns why that cannot be done, if so. Raises OSError."""
         stream = TailedStream(folder, info)
+        try:
+            shipper = self._shipper(info)
+        except (BadInput, OSError) as error:  # a url of another kind, or no certificate
+            stream.say_error(str(error))
+            stream.save(self._clock(), 0.0)
+            return str(error)
         if folder.parent != self.host_folders[0]:
             self._foreign.add(stream)
         if shipper.error:
@@ -268,6 +273,7 @@ class Agent:
         self.streams[folder] = stream
         self._pending.pop(folder, None)
         log.info("stream=%s run=%s rank=%d adopted at %d", info.stream, info.run_id, info.rank, stream.acknowledged)
+        return ""
 
     def _shipper(self, info: StreamInfo) -> Shipper:
         key = _destination(info)

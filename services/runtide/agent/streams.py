@@ -148,8 +148,7 @@ class TailedStream:
         """Cut the next range of at most about `limit` bytes; None where nothing whole waits. Raises OSError."""
         offset = self.reader.position
         if (gap := self._gaps.get(offset)) is not None:
-            self.reader.position = offset + gap.length
-            return Piece(offset, offset + gap.length, gap=gap)
+            return self._gap_piece(offset, gap)
         stop = min((at for at in self._stops if at > offset), default=None)
         found = self.reader.cut(limit, stop=stop, dead=self.dead)
         self.exhausted = found is None
@@ -165,10 +164,19 @@ class TailedStream:
                 "stream=%s offset=%d bytes=%d damaged: %s", self.info.stream, offset, found.length, found.detail
             )
             gap = Gap(reason="damaged", records=1, length=found.length, detail=found.detail)
-            return Piece(offset, found.end, gap=gap)
+            return self._gap_piece(offset, gap)
         if len(found.body) > RECORD_BYTES + _FRAME_BYTES and found.records == 1:
-            return self._lost(found.offset, found.body, f"record of {len(found.body)} bytes, limit {RECORD_BYTES}")
-        return _piece(found)
+            detail = f"record of {len(found.body)} bytes, limit {RECORD_BYTES}"
+            return self._gap_piece(offset, self._lost(offset, found.body, detail))
+        return Piece(offset, found.end, found.body, found.records, found.key_sets, None, found.closed)
+
+    def _gap_piece(self, offset: int, gap: Gap) -> Piece | None:
+        """Declare a gap only when all before it is acknowledged: the gateway has checked that this is a true edge."""
+        if offset != self.acknowledged:
+            self.reader.rewind(offset)
+            return None
+        self.reader.position = offset + gap.length
+        return Piece(offset, offset + gap.length, gap=gap)
 
     def message(self, piece: Piece) -> Range:
         """Build the range as it goes into a Push."""
@@ -285,7 +293,7 @@ class TailedStream:
                 os.close(file)
             self._synced = end
 
-    def _lost(self, offset: int, body: bytes, detail: str, records: int = 1) -> Piece:
+    def _lost(self, offset: int, body: bytes, detail: str, records: int = 1) -> Gap:
         folder = self.folder / REJECTED_DIR
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
@@ -296,15 +304,11 @@ class TailedStream:
         gap = Gap(reason="refused", records=records, length=len(body), detail=detail[:500])
         self._gaps[offset] = gap
         self._stops = sorted({*self._stops, offset})
-        return Piece(offset, offset + len(body), gap=gap)
+        return gap
 
 
 def _names_bytes(cut: Cut) -> int:
     return sum(key_set.ByteSize() for key_set in cut.key_sets)
-
-
-def _piece(cut: Cut) -> Piece:
-    return Piece(cut.offset, cut.end, cut.body, cut.records, cut.key_sets, None, cut.closed)
 
 
 def _split(piece: Piece, suspect: int) -> list[int]:

@@ -1,0 +1,234 @@
+"""The agent against a scripted gateway: everything arrives in order, whatever the gateway and the disk do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from runtide.spool.layout import Position, host_folder
+
+from tests.pipeline.agent_scripted import (
+    Scripted,
+    agent,
+    fails,
+    living,
+    refuses,
+    serving,
+    take,
+    unsound,
+    until,
+    write_stream,
+)
+
+
+@pytest.fixture
+def gateway() -> Iterator[Scripted]:
+    with serving(Scripted()) as served:
+        yield served
+
+
+def test_everything_arrives_in_order_and_the_agent_cleans_up_and_ends(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url, segment_bytes=20_000)
+        job.log(2000)
+        job.close()
+        written = job.elements
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        job.end()
+        assert served.wait(15) == 0
+    assert gateway.records(job.info.stream) == written
+    assert gateway.gaps(job.info.stream) == []
+    ended = gateway.said_by_agents("stream_ended")
+    assert [(each.stream_ended.stream, each.stream_ended.offset, each.stream_ended.closed) for each in ended] == [
+        (job.info.stream, job.writer.offset, True)
+    ]
+    assert gateway.said_by_agents("stream_closed")
+    assert [path for path in host_folder(tmp_path).iterdir() if path.is_dir()] == []
+
+
+def test_the_token_and_the_identity_travel(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url, rank=7, token="secret")
+        until(lambda: gateway.records(job.info.stream))
+    range_ = next(range_ for range_ in gateway.ranges if range_.stream == job.info.stream)
+    assert (range_.run_id, range_.rank, range_.attempt, range_.host, range_.project) == ("run-1", 7, 1, "host", "demo")
+    assert set(gateway.tokens) == {"Bearer secret"}
+
+
+def test_what_failed_comes_again(tmp_path: Path, gateway: Scripted) -> None:
+    codes = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED)
+    gateway.script.extend(fails(code) for code in codes)
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(100)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        assert gateway.records(job.info.stream) == job.elements
+        until(lambda: Position.read(job.writer.folder).error == "")
+
+
+def retry_info(seconds: float) -> bytes:
+    delay = Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    said = delay.SerializeToString()
+    detail = Any(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\x0a" + bytes([len(said)]) + said)
+    packed = detail.SerializeToString()
+    return b"\x08\x08\x12\x04busy\x1a" + bytes([len(packed)]) + packed
+
+
+@pytest.mark.parametrize(
+    "metadata", [("retry-after-ms", "800"), ("grpc-status-details-bin", retry_info(0.8))], ids=["plain", "RetryInfo"]
+)
+def test_the_gateways_delay_is_honoured(tmp_path: Path, gateway: Scripted, metadata: tuple[str, str | bytes]) -> None:
+    gateway.script.append(fails(grpc.StatusCode.RESOURCE_EXHAUSTED, metadata))
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(10)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+    (first, _), (second, _) = gateway.pushes[:2]
+    assert 0.8 <= second - first < 2.0
+
+
+@pytest.mark.parametrize("hint", [True, False])
+def test_a_refused_record_is_parked_and_declared_and_its_neighbours_arrive(
+    tmp_path: Path, gateway: Scripted, hint: bool
+) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(300)
+        job.close()
+        written = job.elements
+        poison = list(written)[150]
+        gateway.always = refuses(lambda element: element == written[poison], hint)
+        with agent(tmp_path):
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+    bad = written.pop(poison)
+    assert gateway.records(job.info.stream) == written
+    assert gateway.gaps(job.info.stream) == [(poison, len(bad), "refused")]
+    assert (job.writer.folder / "rejected" / f"{poison:020d}.bin").read_bytes() == bad
+    assert Position.read(job.writer.folder).gap_records == 1
+    assert len(gateway.pushes) < 40
+
+
+def test_a_push_that_breaks_a_limit_is_halved_down_to_the_record(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        jobs = [write_stream(tmp_path, process, gateway.url, rank) for rank in range(4)]
+        for job in jobs:
+            job.log(20)
+        written = [job.elements for job in jobs]
+        poison, bad = list(written[2].items())[10]
+        invalid = fails(grpc.StatusCode.INVALID_ARGUMENT)
+
+        def judge(request, context):  # type: ignore[no-untyped-def]
+            hit = any(bad in range_.body for range_ in request.ranges if range_.rank == 2)
+            return (invalid if hit else take)(request, context)
+
+        gateway.always = judge
+        with agent(tmp_path):
+            for job in jobs:
+                until(lambda job=job: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+    del written[2][poison]
+    assert [gateway.records(job.info.stream) for job in jobs] == written
+    assert gateway.gaps(jobs[2].info.stream) == [(poison, len(bad), "refused")]
+
+
+def test_damaged_bytes_are_declared_and_what_follows_arrives(tmp_path: Path, gateway: Scripted) -> None:
+    gateway.always = refuses(unsound, hint=True)
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(200)
+        written = job.elements
+        offsets = list(written)
+        path = next(job.writer.folder.glob("*.seg"))
+        body = bytearray(path.read_bytes())
+        body[offsets[50] + 30] ^= 8  # in a value: only the crc tells
+        body[offsets[120] + 1] ^= 8  # in a length: the frame is lost
+        path.write_bytes(body)
+        with agent(tmp_path):
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+    lost = {offsets[50]: written.pop(offsets[50]), offsets[120]: written.pop(offsets[120])}
+    assert gateway.records(job.info.stream) == written
+    assert gateway.gaps(job.info.stream) == [(at, len(lost[at]), "damaged") for at in sorted(lost)]
+
+
+def test_a_gateway_that_is_away_is_named_and_gets_everything_when_it_comes(tmp_path: Path) -> None:
+    with serving(Scripted()) as before:
+        url = before.url
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, url)
+        job.log(50)
+        until(lambda: Position.read(job.writer.folder).error == f"gateway at {url} unreachable", 3.0)
+        job.log(50)
+        with serving(Scripted(), int(url.rsplit(":", 1)[1])) as gateway:
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+            assert gateway.records(job.info.stream) == job.elements
+            until(lambda: Position.read(job.writer.folder).error == "")
+
+
+def test_an_agent_that_is_killed_loses_nothing(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url, segment_bytes=5_000)
+        for _ in range(3):
+            with agent(tmp_path):  # leaves with kill -9
+                job.log(300)
+                seen = len(gateway.ranges)
+                until(lambda seen=seen: len(gateway.ranges) > seen)
+        job.log(300)
+        with agent(tmp_path):
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+    records = gateway.records(job.info.stream)
+    ends = {offset + len(element) for offset, element in records.items()}
+    assert set(records) - ends == {0}  # one chain without a hole
+    assert max(ends) == job.writer.offset
+    assert gateway.gaps(job.info.stream) == []
+
+
+def test_broken_folders_disturb_nobody(tmp_path: Path, gateway: Scripted) -> None:
+    for name, text in {"a" * 32: "{", "b" * 32: "[]", "c" * 32: '{"stream": 1}', "d" * 32: None}.items():
+        folder = host_folder(tmp_path) / name
+        folder.mkdir(parents=True)
+        if text is not None:
+            (folder / "stream.json").write_text(text)
+    with living() as process, agent(tmp_path):
+        odd = write_stream(tmp_path, process, "http://not.a.gateway")
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        until(lambda: "url is http://not.a.gateway" in Position.read(odd.writer.folder).error)
+
+
+def test_sigterm_ends_the_agent_quickly_and_nothing_is_lost(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: Position.read(job.writer.folder).acknowledged)
+        job.log(10)
+        started = time.monotonic()
+        os.kill(served.pid, signal.SIGTERM)
+        assert served.wait(5) == 0
+        assert time.monotonic() - started < 3
+        assert job.writer.folder.exists()
+
+
+def test_one_destination_that_is_away_holds_nobody_up(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path):
+        away = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        here = write_stream(tmp_path, process, gateway.url)
+        here.log(10)
+        until(lambda: Position.read(here.writer.folder).acknowledged == here.writer.offset)
+        until(lambda: "unreachable" in Position.read(away.writer.folder).error)
+
+
+def test_many_streams_travel_together(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        jobs = [write_stream(tmp_path, process, gateway.url, rank) for rank in range(300)]
+        for job in jobs:
+            job.log(5)
+        with agent(tmp_path):
+            until(lambda: all(gateway.records(job.info.stream) == job.elements for job in jobs))
+    assert max(len(push.ranges) for _, push in gateway.pushes) > 100
+    assert len(gateway.pushes) < 30
