@@ -7,6 +7,7 @@ signal whose action was the default still ends the process by that signal.
 from __future__ import annotations
 
 import atexit
+import dis
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 _BY_SIGNAL = 128
+_RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Watch:
         self.signal = ""
         """A signal that a handler of the job's own has caught; the job may go on, or leave as it likes."""
         self._crashed: Leaving | None = None
-        self._exits: SystemExit | None = None
+        self._exit: tuple[Any, FrameType] | None = None
         self._excepthook: Callable[..., Any] | None = None
         self._started = False
 
@@ -78,26 +80,24 @@ class Watch:
         (self._excepthook or sys.__excepthook__)(kind, error, trace)
 
     def _watch_sys_exit(self) -> None:
-        """No hook tells the code of sys.exit, so the exception that it raises is kept."""
+        """No hook tells the code of sys.exit, so it is noted; `raise SystemExit(3)` stays unseen."""
         before = sys.exit
 
         def leave(status: Any = None, /) -> NoReturn:
-            try:
-                before(status)
-            except SystemExit as error:
-                if threading.current_thread() is threading.main_thread():
-                    self._exits = error
-                raise
+            if threading.current_thread() is threading.main_thread():
+                self._exit = (status, _outermost(sys._getframe()))
+            before(status)
 
         sys.exit = leave
 
     def _exit_code(self) -> int:
-        """The code of the SystemExit that ends the process; one that somebody caught on the way does not count."""
-        trace = self._exits.__traceback__ if self._exits else None
-        if self._exits is None or trace is None or trace.tb_frame.f_back is not None:
+        """The code of the sys.exit that ends the process; one that somebody caught on the way does not count."""
+        if self._exit is None:
             return 0
-        code = self._exits.code
-        return code if isinstance(code, int) else 0 if code is None else 1
+        status, outermost = self._exit
+        if dis.opname[outermost.f_code.co_code[outermost.f_lasti]] in _RETURNS:
+            return 0  # the program came to its end, so nothing was raised through it
+        return status if isinstance(status, int) else 0 if status is None else 1
 
     def _watch_signal(self, number: signal.Signals) -> None:
         before = signal.getsignal(number)
@@ -114,3 +114,9 @@ class Watch:
             return None
 
         signal.signal(number, noticed)
+
+
+def _outermost(frame: FrameType) -> FrameType:
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame

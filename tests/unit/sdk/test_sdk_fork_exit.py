@@ -1,0 +1,194 @@
+"""Forked children, and every way in which a process can leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from runtide.v1 import records_pb2 as wire
+
+
+def test_forked_children_have_streams_of_their_own(job):
+    job.run("""
+import os, runtide
+run = runtide.init("p")
+run.log({"parent": 1})
+run.log({"lost": 1}, commit=False)
+children = []
+for n in range(3):
+    pid = os.fork()
+    if pid == 0:
+        if n < 2:
+            run.log({"child": n}); run.log({"child": n})
+        os._exit(0)
+    children.append(pid)
+for pid in children:
+    os.waitpid(pid, 0)
+run.log({"parent": 2})
+""")
+    streams = job.streams()
+    ranks = [stream for stream in streams if stream.info.role == wire.ROLE_RANK]
+    children = [stream for stream in streams if stream.info.role == wire.ROLE_CHILD]
+    assert len(ranks) == 1
+    assert ranks[0].steps() == [(0, {"parent": 1}), (1, {"lost": 1, "parent": 2})]
+    assert sorted(stream.steps()[0][1]["child"] for stream in children) == [0, 1]
+    assert all(stream.info.pid != ranks[0].info.pid for stream in children)
+    assert {stream.info.run_id for stream in streams} == {ranks[0].info.run_id}
+    assert ranks[0].records[-1].HasField("stream_closed")
+    assert not any(stream.said("stream_closed") for stream in children)
+
+
+def test_a_pool_forked_while_threads_log_neither_hangs_nor_corrupts(job):
+    job.run("""
+import multiprocessing, threading, runtide
+run = runtide.init("p")
+stop = threading.Event()
+def chatter(n):
+    while not stop.is_set():
+        run.log({f"thread{n}": 1.0})
+        print("chatter", n)
+threads = [threading.Thread(target=chatter, args=(n,)) for n in range(2)]
+[t.start() for t in threads]
+def work(n):
+    print("working", n)
+    if n % 2:
+        run.log({"worker": n})
+    return n
+context = multiprocessing.get_context("fork")
+for _ in range(3):
+    with context.Pool(4) as pool:
+        assert sum(pool.map(work, range(40))) == 780
+stop.set()
+[t.join() for t in threads]
+run.finish()
+""")
+    streams = job.streams()  # reading checks every crc
+    worked = [row["worker"] for stream in streams if stream.info.role == wire.ROLE_CHILD for _, row in stream.steps()]
+    assert sorted(worked) == sorted(n for n in range(40) if n % 2 for _ in range(3))
+
+
+def test_a_forked_child_that_inits_is_a_run_of_its_own(job):
+    job.run("""
+import os, runtide
+run = runtide.init("p")
+pid = os.fork()
+if pid == 0:
+    mine = runtide.init("p")
+    assert mine.id != run.id
+    mine.log({"a": 1})
+    mine.finish()
+    os._exit(0)
+os.waitpid(pid, 0)
+""")
+    assert len({stream.info.run_id for stream in job.streams()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "expected"),
+    [
+        ("", 0, (0, "exit", "")),
+        ("raise ValueError('x')", 1, (1, "exception", "")),
+        ("sys.exit(3)", 3, (3, "exit", "")),
+        ("sys.exit('text')", 1, (1, "exit", "")),
+        ("sys.exit()", 0, (0, "exit", "")),
+        ("raise KeyboardInterrupt", -signal.SIGINT, (130, "signal", "SIGINT")),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM, (143, "signal", "SIGTERM")),
+        ("run.finish(7)", 0, (7, "finish", "")),
+    ],
+)
+def test_how_a_process_left_is_its_last_word(job, ending, code, expected):
+    job.run(
+        f"""
+import os, signal, sys, time, runtide
+run = runtide.init("p")
+def main():
+    run.log({{"a": 1}})
+    {ending}
+main()
+""",
+        code=code,
+    )
+    closed = job.stream().records[-1].stream_closed
+    assert (closed.exit_code, closed.reason, closed.signal) == expected
+    assert closed.points == 1
+
+
+def test_an_exit_that_somebody_caught_does_not_count(job):
+    job.run("""
+import sys, runtide
+runtide.init("p")
+def inner():
+    try:
+        sys.exit(3)
+    except SystemExit:
+        pass
+inner()
+""")
+    assert job.stream().records[-1].stream_closed.exit_code == 0
+
+
+def test_hooks_and_handlers_that_were_there_are_called(job):
+    done = job.run(
+        """
+import os, signal, sys
+sys.excepthook = lambda *args: print("my hook", args[0].__name__)
+signal.signal(signal.SIGTERM, lambda number, frame: print("my handler", number))
+import runtide
+run = runtide.init("p")
+os.kill(os.getpid(), signal.SIGTERM)
+run.log({"still": 1})
+raise ValueError
+""",
+        code=1,
+    )
+    assert done.stdout == f"my handler {int(signal.SIGTERM)}\nmy hook ValueError\n"
+    stream = job.stream()
+    assert stream.records[-1].stream_closed.reason == "exception"
+    assert len(stream.steps()) == 1
+
+
+def test_a_scheduler_that_stops_the_job_has_preempted_it(job):
+    job.run(
+        "import os, runtide, signal, time; runtide.init('p'); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
+        env={"SLURM_JOB_ID": "5"},
+        code=-signal.SIGTERM,
+    )
+    assert job.stream().records[-1].stream_closed.preempted
+
+
+def test_a_signal_ends_a_process_that_hangs_outside_of_python(job):
+    process = job.start("""
+import ctypes, runtide
+run = runtide.init("p")
+run.log({"a": 1})
+print("ready", flush=True)
+ctypes.PyDLL(None).usleep  # loads libc
+libc = ctypes.CDLL(None)
+while True:
+    libc.sigprocmask(0, None, None)
+    # a wait that starts again after a signal, as a collective operation does
+    remaining = 60
+    while remaining:
+        remaining = libc.sleep(remaining)
+""")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_block_that_raises_says_so_and_lets_it_through(job):
+    done = job.run(
+        """
+import runtide
+with runtide.init("p") as run:
+    run.log({"a": 1})
+    raise RuntimeError("boom")
+""",
+        code=1,
+    )
+    assert "boom" in done.stderr
+    closed = job.stream().records[-1].stream_closed
+    assert (closed.exit_code, closed.reason) == (1, "exception")

@@ -1,0 +1,325 @@
+"""log(): what it takes, what it refuses, and that what it returned for is on the disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import pytest
+
+
+def test_steps_in_any_order_and_counted_up(job):
+    job.run("""
+import runtide
+run = runtide.init("p")
+run.log({"a": 1})
+run.log({"a": 2})
+run.log({"a": 3}, step=-7)
+run.log({"a": 4})
+run.log({"a": 5}, step=100)
+run.log({"a": 6}, step=5.0)
+runtide.log({"a": 7})
+runtide.finish()
+assert runtide.run is None
+""")
+    assert [(step, row["a"]) for step, row in job.stream().steps()] == [
+        (0, 1),
+        (1, 2),
+        (-7, 3),
+        (-6, 4),
+        (100, 5),
+        (5, 6),
+        (6, 7),
+    ]
+
+
+def test_nested_names_are_joined_and_scalars_of_numpy_are_numbers(job):
+    job.run("""
+import numpy as np
+import runtide
+run = runtide.init("p")
+for _ in range(2):  # the first call makes the key set, the second one finds it
+    run.log({"train": {"loss": np.float32(0.5), "acc": np.float64(0.25)}, "n": np.int64(3), "ok": True,
+             "zero_d": np.array(2.0), "one": np.array([4.0]), "flag": np.bool_(True)})
+    run.log({"plain": np.float32(0.5), "whole": np.int64(2)}, step=np.int64(9))
+""")
+    expected = {"train/loss": 0.5, "train/acc": 0.25, "n": 3, "ok": 1, "zero_d": 2, "one": 4, "flag": 1}
+    steps = job.stream().steps()
+    assert steps[0][1] == steps[2][1] == expected
+    assert steps[1] == steps[3] == (9, {"plain": 0.5, "whole": 2})
+
+
+def test_nan_and_inf_are_kept(job):
+    job.run("""
+import runtide
+runtide.init("p").log({"nan": float("nan"), "inf": float("inf"), "huge": 10**400})
+""")
+    ((_, row),) = job.stream().steps()
+    assert math.isnan(row["nan"])
+    assert row["inf"] == row["huge"] == math.inf
+
+
+def test_what_is_no_number_is_refused_once_by_name(job):
+    done = job.run("""
+import runtide
+run = runtide.init("p")
+for _ in range(3):
+    run.log({"good": 1.0, "bad": "text", "worse": None, "list": [1, 2]})
+run.log("nonsense")
+run.log({"": 1})
+run.log({3: 1})
+run.log({"long" * 300: 1})
+run.log({"x": 1}, step="seven")
+run.log({"x": 1}, step=2**70)
+assert run.refused > 0
+""")
+    assert [row for _, row in job.stream().steps()] == [{"good": 1.0}] * 3
+    assert done.stderr.count("'bad'") == 1
+    assert "'bad' is a str, but metric values are numbers" in done.stderr
+    assert "at most 1024 bytes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_strict_mode_raises(job):
+    job.run(
+        """
+import runtide
+from runtide.wire.errors import BadInput
+run = runtide.init("p")
+try:
+    run.log({"bad": "text"})
+except BadInput as error:
+    assert error.field == "metric 'bad'", error.field
+else:
+    raise SystemExit("not raised")
+""",
+        env={"RUNTIDE_STRICT": "1"},
+    )
+
+
+def test_gathered_values_come_as_one_step(job):
+    job.run("""
+import runtide
+run = runtide.init("p")
+run.log({"a": 1}, commit=False)
+run.log({"b": 2}, commit=False)
+run.log({"c": 3})
+run.log({"a": 1}, step=5, commit=False)
+run.log({"b": 2}, step=6)
+run.log({"last": 1}, commit=False)
+run.finish()
+""")
+    assert job.stream().steps() == [
+        (0, {"a": 1, "b": 2, "c": 3}),
+        (5, {"a": 1}),
+        (6, {"b": 2}),
+        (7, {"last": 1}),
+    ]
+
+
+def test_timestamps_are_taken(job):
+    job.run("""
+import datetime, runtide
+run = runtide.init("p")
+run.log({"a": 1}, timestamp=12.5)
+run.log({"a": 1}, timestamp=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc))
+""")
+    assert [record.step.time_us for record in job.stream().said("step")] == [12_500_000, 1_577_836_800_000_000]
+
+
+def test_more_names_than_a_key_set_holds_are_several_steps_of_one(job):
+    job.run("""
+import runtide
+run = runtide.init("p")
+run.log({f"m{i}": i for i in range(2500)})
+run.log({"n" * 1000 + str(i): i for i in range(600)})
+run.log({"after": 1})
+""")
+    steps = job.stream().steps()
+    assert [step for step, _ in steps] == [0, 0, 0, 1, 1, 1, 2]
+    assert sum(len(row) for step, row in steps if step == 0) == 2500
+    assert sum(len(row) for step, row in steps if step == 1) == 600
+
+
+@pytest.mark.parametrize("count", [1, 777])
+def test_after_kill_9_exactly_the_logged_steps_are_there(job, count):
+    script = f"""
+import os, runtide
+run = runtide.init("p")
+for step in range({count}):
+    run.log({{"a": step, "b": step * 0.5}}, step=step)
+os.kill(os.getpid(), 9)
+"""
+    process = job.start(script)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    stream = job.stream()
+    assert stream.steps() == [(step, {"a": step, "b": step * 0.5}) for step in range(count)]
+    assert not stream.said("stream_closed")
+
+
+def test_the_last_word_declares_what_was_said_before(job):
+    job.run("""
+import runtide
+with runtide.init("p", config={"lr": 0.1}) as run:
+    for step in range(10):
+        run.log({"a": 1, "b": 2})
+    print("hello")
+    run.mark("half", step=3)
+    run.alert("Odd", "loss rises", "warn")
+""")
+    stream = job.stream()
+    closed = stream.records[-1].stream_closed
+    assert closed.records == len(stream.records) - 1
+    assert closed.points == 20
+    assert (closed.exit_code, closed.reason) == (0, "finish")
+    assert stream.said("mark")[0].mark.step == 3
+    assert stream.said("alert")[0].alert.level == "warn"
+
+
+def test_threads_lose_nothing(job):
+    job.run("""
+import threading, runtide
+run = runtide.init("p")
+def work(n):
+    for i in range(500):
+        run.log({f"t{n}": i})
+threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+""")
+    steps = job.stream().steps()
+    assert sorted(step for step, _ in steps) == list(range(2000))
+
+
+def test_grpc_and_numpy_are_not_loaded(job):
+    job.run("""
+import sys, runtide
+assert "google.protobuf" not in sys.modules
+run = runtide.init("p")
+run.log({"a": 1})
+run.finish()
+loaded = {"grpc", "numpy", "pandas", "torch"} & set(sys.modules)
+assert not loaded, loaded
+""")
+
+
+def test_phases_are_marks_with_a_duration(job):
+    job.run("""
+import runtide
+run = runtide.init("p")
+run.phase("warm-up")
+with run.phase("train"):
+    with run.phase("inner"):
+        pass
+run.phase("eval")
+run.finish()
+""")
+    marks = [record.mark for record in job.stream().said("mark")]
+    assert [mark.text for mark in marks] == ["warm-up", "inner", "train", "eval"]
+    assert all(mark.HasField("duration_us") for mark in marks)
+
+
+def test_disabled_leaves_no_trace_and_has_the_same_surface(job):
+    job.run("""
+import runtide
+run = runtide.init("p", mode="disabled", config={"a": {"b": 1}})
+run.log({"a": 1, "bad": "x"}); run.log({}, commit=False); run.mark("m"); run.alert("a")
+with run.phase("x"):
+    pass
+run.config.c = 2
+run.summary["best"] = 1
+assert run.config.a.b == 1
+assert run.wait_stored(1)
+assert run.stats().written.records == 0
+assert runtide.run is run
+run.finish()
+""")
+    assert not job.root.exists()
+
+
+def test_logging_without_a_run_or_after_its_end_harms_nobody(job):
+    done = job.run("""
+import runtide
+runtide.log({"a": 1})
+run = runtide.init("p")
+run.finish()
+run.log({"a": 1})
+run.log({"a": 1})
+run.finish()
+""")
+    assert "call runtide.init()" in done.stderr
+    assert done.stderr.count("nothing can be logged") == 1
+    assert job.stream().steps() == []
+
+
+def test_two_runs_in_one_process_do_not_mix(job):
+    job.run("""
+import runtide
+one = runtide.init("p")
+two = runtide.init("p")
+assert one.id != two.id
+assert runtide.run is two
+one.log({"a": 1}); two.log({"a": 2})
+two.finish()
+assert runtide.run is one
+runtide.log({"a": 3})
+""")
+    rows = {stream.info.run_id: [row["a"] for _, row in stream.steps()] for stream in job.streams()}
+    assert sorted(rows.values()) == [[1, 3], [2]]
+
+
+def test_silent_is_silent(job):
+    done = job.run(
+        'import runtide; run = runtide.init("p"); run.log({"a": "x"}); run.finish()', env={"RUNTIDE_SILENT": "1"}
+    )
+    assert done.stderr == ""
+
+
+def test_a_spool_that_cannot_be_written_to_does_not_stop_the_job(job, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = job.run(
+        """
+import runtide
+run = runtide.init("p")
+run.log({"a": 1}); run.config["x"] = 1; run.finish()
+print("done")
+""",
+        env={"RUNTIDE_DIR": str(tmp_path / "file" / "spool")},
+    )
+    assert done.stdout == "done\n"
+    assert "cannot be written to" in done.stderr
+
+
+def test_the_spool_is_its_owners_only(job):
+    job.run('import runtide; runtide.init("p", token="abc").log({"a": 1})')
+    (host,) = job.root.iterdir()
+    (stream,) = (path for path in host.iterdir() if path.is_dir())
+    assert os.stat(stream).st_mode & 0o77 == 0
+    assert all(os.stat(path).st_mode & 0o77 == 0 for path in stream.iterdir())
+
+
+def test_an_interrupt_in_the_middle_of_log_leaves_counts_right(job):
+    job.run("""
+import signal, runtide
+run = runtide.init("p")
+def interrupt(number, frame):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+step = 0
+for _ in range(300):
+    try:
+        while True:
+            run.log({"a": step, "b": 1})
+            step += 1
+    except KeyboardInterrupt:
+        pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+run.finish()
+""")
+    stream = job.stream()
+    closed = stream.records[-1].stream_closed
+    assert closed.records == len(stream.records) - 1
+    assert closed.points == 2 * len(stream.said("step"))
