@@ -26,8 +26,8 @@ class Limits:
     """The body of one range."""
     range_bytes: int = 1000 * wire.KIB
     """One range with its key sets: what stands on the bus as one message, and Kafka's default there is 1 MiB."""
-    push_bytes: int = wire.PUSH_BYTES
-    """All bodies of one Push."""
+    push_bytes: int = wire.PUSH_BYTES + wire.RECORD_BYTES
+    """All bodies of one Push; an agent that fills one up may end it with a large record."""
     push_ranges: int = wire.PUSH_RANGES
     """Ranges, and so streams, of one Push."""
     push_envelope_bytes: int = wire.MIB

@@ -196,7 +196,5 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
                 return await asyncio.get_running_loop().run_in_executor(self._store, question)
         except TimeoutError as error:
             raise Unavailable(f"the store did not answer within {timeout_s:g} s") from error
-        except RuntideError:
-            raise
-        except Exception as error:  # the store's driver has errors of many kinds; what they are stands in the message
+        except Exception as error:  # whatever is wrong with the store, its word cannot be had now
             raise Unavailable(f"the store could not be asked: {type(error).__name__}: {error}") from error
