@@ -82,7 +82,7 @@ class AgentLink:
     def wait(self, deadline: float) -> bool:
         """Wait until the agent answers, at most until `deadline` (monotonic)."""
         while True:
-            if self.ask({"op": "ping"}, 0.3) is not None:
+            if self.ask({"op": "ping"}, min(0.3, deadline - time.monotonic())) is not None:
                 return True
             if not self._may_start or time.monotonic() + _POLL_SECONDS >= deadline:
                 return False

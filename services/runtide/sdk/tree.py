@@ -12,7 +12,7 @@ Said = Callable[[Mapping[str, object], list[str]], None]
 
 
 class Tree(MutableMapping[str, Any]):
-    """A dictionary whose nested dictionaries are trees too. It keeps what was given; secrets are masked on the way out."""
+    """A dictionary whose nested dictionaries are trees too. Secrets are kept, and masked on the way out."""
 
     __slots__ = ("_data", "_path", "_said", "_separator")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,8 +118,3 @@ def job(tmp_path: Path) -> Job:
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
     return Job(tmp_path / "spool", env)
-
-
-@pytest.fixture
-def read() -> Iterator[Callable[[Path], ReadStream]]:
-    yield read_stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 
 import pytest
@@ -296,8 +295,8 @@ def test_the_spool_is_its_owners_only(job):
     job.run('import runtide; runtide.init("p", token="abc").log({"a": 1})')
     (host,) = job.root.iterdir()
     (stream,) = (path for path in host.iterdir() if path.is_dir())
-    assert os.stat(stream).st_mode & 0o77 == 0
-    assert all(os.stat(path).st_mode & 0o77 == 0 for path in stream.iterdir())
+    assert stream.stat().st_mode & 0o77 == 0
+    assert all(path.stat().st_mode & 0o77 == 0 for path in stream.iterdir())
 
 
 def test_an_interrupt_in_the_middle_of_log_leaves_counts_right(job):
