@@ -23,7 +23,7 @@ ALLOWED = {
     "integrations": {"sdk"},
     "dashboards": {"warehouse", "wire", "v1"},
 }
-"""Rooms that each room may import, beside itself. `cli` composes all of them and may import anything."""
+"""Rooms that each room may import, beside itself. `cli` composes, `testing` imitates: both may import anything."""
 
 NOT_IN_THE_JOB = {"grpc", "numpy", "pandas", "torch", "jax", "asyncio"}
 """What the import of runtide must never bring into a training process."""
@@ -78,7 +78,7 @@ def test_a_room_imports_only_what_lies_downstream(room: str) -> None:
 
 def test_every_room_is_judged() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert rooms - {"v1", "cli"} <= set(ALLOWED)
+    assert rooms - {"v1", "cli", "testing"} <= set(ALLOWED)
 
 
 @pytest.mark.parametrize("room", ["sdk", "spool", "wire"])
@@ -89,6 +89,16 @@ def test_the_job_is_spared_heavy_imports(room: str) -> None:
         if (heavy := {name.split(".")[0] for name in imports(path, top_level_only=True)} & NOT_IN_THE_JOB)
     }
     assert wrong == {}
+
+
+def test_nobody_needs_what_is_for_tests() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for room in [*ALLOWED, "cli"]
+        for path in files(room)
+        if any(name.startswith("runtide.testing") for name in imports(path))
+    ]
+    assert wrong == []
 
 
 def test_grpc_is_nowhere_in_the_sdk() -> None:

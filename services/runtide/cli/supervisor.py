@@ -166,7 +166,7 @@ class Supervisor:
         self._home.forget()
 
 
-def stop_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
+def stop_group(process: subprocess.Popen[bytes] | subprocess.Popen[str], grace_s: float) -> None:
     """End a child that leads its own process group: SIGTERM, then SIGKILL after `grace_s`."""
     if process.poll() is None:
         process.terminate()
