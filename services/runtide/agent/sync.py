@@ -21,6 +21,7 @@ from runtide.agent.gateway import parse_url
 from runtide.agent.main import log_to, run_agent, settings_from_environment
 from runtide.agent.serve import Agent
 from runtide.spool.layout import REJECTED_DIR, STREAM_FILE, Position, StreamInfo, default_root, host_folder, segments
+from runtide.v1.records_pb2 import ROLE_AGENT
 from runtide.wire.errors import BadInput, Unavailable
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,9 @@ class _Watch:
         self._positions: dict[Path, int] = {}
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
+        self._begun = False
         self._look()
+        self._begun = True
 
     @property
     def streams(self) -> int:
@@ -145,15 +148,15 @@ class _Watch:
     def _look(self) -> str:
         """Read all positions; a folder that has gone has arrived. Returns an error of one that waits."""
         error = ""
-        seen = set()
+        seen: set[Path] = set()
         for folder, info in stream_folders(self._root):
             try:
                 position, last = Position.read(folder), segments(folder)[-1:]
                 end = last[0][0] + last[0][1].stat().st_size if last else position.acknowledged
             except FileNotFoundError:
                 continue
-            if not info.url:
-                continue
+            if not info.url or (info.role == ROLE_AGENT and self._begun and folder not in self._start):
+                continue  # what the agent says about this sync is no leftover
             seen.add(folder)
             self._start.setdefault(folder, position.acknowledged)
             self._ends[folder] = max(end, position.acknowledged)

@@ -1,0 +1,290 @@
+"""The agent's life, what it says of processes and machines, its socket, `runtide run` and `runtide sync`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtide.agent.parent import main as run_main
+from runtide.agent.sync import Progress, Synced, sync
+from runtide.agent.sync import main as sync_main
+from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
+from runtide.wire.errors import Unavailable
+
+from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, until, write_stream
+
+
+@pytest.fixture
+def gateway() -> Iterator[Scripted]:
+    with serving(Scripted()) as served:
+        yield served
+
+
+def ends(gateway: Scripted) -> list[dict[str, Any]]:
+    found = [record.stream_ended for record in gateway.said_by_agents("stream_ended")]
+    return [
+        {
+            "stream": each.stream,
+            "offset": each.offset,
+            "closed": each.closed,
+            "code": each.exit_code if each.HasField("exit_code") else None,
+            "signal": each.signal,
+        }
+        for each in found
+    ]
+
+
+def test_a_killed_process_is_noticed_within_two_seconds(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(10)
+        until(lambda: gateway.said_by_agents("heartbeat"))
+        job.end()  # its parent has not waited for it: a zombie counts as dead
+        until(lambda: ends(gateway), 2.0)
+    assert ends(gateway) == [
+        {"stream": job.info.stream, "offset": job.writer.offset, "closed": False, "code": None, "signal": ""}
+    ]
+
+
+def test_a_torn_tail_is_cut_and_not_part_of_the_end(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(10)
+        with next(job.writer.folder.glob("*.seg")).open("ab") as segment:
+            segment.write(b"\x0a\x60half a record")
+        job.end()
+        assert served.wait(15) == 0
+    assert [each["offset"] for each in ends(gateway)] == [job.writer.offset]
+    assert gateway.gaps(job.info.stream) == []
+    assert not job.writer.folder.exists()
+
+
+def test_a_pid_that_another_process_has_now_counts_as_dead(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        told = json.loads((job.writer.folder / "stream.json").read_text())
+        (job.writer.folder / "stream.json").write_text(json.dumps(told | {"started": told["started"] - 1000}))
+        with agent(tmp_path):
+            until(lambda: ends(gateway))
+
+
+def test_of_eight_agents_started_at_once_one_serves(tmp_path: Path, gateway: Scripted) -> None:
+    host_folder(tmp_path).mkdir(parents=True)
+    command = [sys.executable, "-m", "runtide.agent", "--root", str(tmp_path)]
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        agents = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(8)]
+        try:
+            until(lambda: sum(each.poll() is None for each in agents) == 1)
+            assert sorted(each.poll() or 0 for each in agents) == [0] * 8
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        finally:
+            for each in agents:
+                each.kill()
+                each.wait()
+
+
+def test_samples_and_heartbeats_arrive(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path, RUNTIDE_SAMPLE_SECONDS="0.5"):
+        job = write_stream(tmp_path, process, gateway.url, rank=3)
+        until(lambda: len(gateway.said_by_agents("sample")) >= 4)
+        heartbeat = until(lambda: gateway.said_by_agents("heartbeat"))[0].heartbeat
+    assert list(heartbeat.streams) == [job.info.stream]
+    samples = [record.sample for record in gateway.said_by_agents("sample")]
+    host = {(each.device, each.name) for sample in samples if sample.rank == -1 for each in sample.readings}
+    tree = {(each.device, each.name): each.value for each in next(s for s in samples if s.rank == 3).readings}
+    assert {("", "cpu_percent"), ("", "memory_bytes"), ("net", "sent_bytes_per_second")} <= host
+    assert tree["process", "rss_bytes"] > 1_000_000
+    assert ("process", "cpu_percent") in tree
+    assert all(sample.time_us % 500_000 == 0 for sample in samples)
+
+
+def test_a_stream_without_destination_waits_for_one(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, "")
+        job.log(20)
+        job.close()
+        written = job.elements
+        with agent(tmp_path) as served:
+            assert served.wait(15) == 0
+        assert gateway.ranges == []
+    seen: list[Progress] = []
+    assert sync(tmp_path).homeless == 1
+    assert sync(tmp_path, gateway.url, "secret", seen.append) == Synced(1, job.writer.offset, 0, 0)
+    assert gateway.records(job.info.stream) == written
+    assert "Bearer secret" in gateway.tokens
+    assert seen[-1].shipped == seen[-1].bytes == job.writer.offset
+    assert not job.writer.folder.exists()
+
+
+def test_sync_serves_the_folders_of_other_hosts_too(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(20)
+        written = job.elements
+    host_folder(tmp_path).rename(tmp_path / "other-host-0")
+    assert sync(tmp_path).bytes == job.writer.offset
+    assert gateway.records(job.info.stream) == written
+    assert gateway.said_by_agents("stream_ended") == []  # nothing is known here of that host's processes
+
+
+def test_sync_beside_an_agent_looks_on(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, "")
+        job.log(20)
+        live = write_stream(tmp_path, process, gateway.url, 1)
+        until(lambda: Position.read(live.writer.folder).acknowledged == live.writer.offset)
+        sync(tmp_path, gateway.url)
+        assert Position.read(job.writer.folder).acknowledged == job.writer.offset
+        assert gateway.records(job.info.stream) == job.elements
+
+
+def test_sync_gives_up_where_no_gateway_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with living() as process:
+        write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        with pytest.raises(Unavailable, match="unreachable"):
+            sync(tmp_path, give_up_s=0.5)
+    assert sync_main([str(tmp_path), "--url", "http://x"]) == 1
+    assert "grpc://HOST:PORT" in capsys.readouterr().err
+
+
+def ask(root: Path, *requests: object) -> list[dict[str, Any]]:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(5)
+        link.connect(str(runtime_folder(root) / "agent.sock"))
+        with link.makefile("rw") as lines:
+            found = []
+            for request in requests:
+                lines.write((request if isinstance(request, str) else json.dumps(request)) + "\n")
+                lines.flush()
+                found.append(json.loads(lines.readline()))
+            return found
+
+
+def reachable(root: Path) -> bool:
+    try:
+        return bool(ask(root, {"op": "ping"}))
+    except OSError:
+        return False
+
+
+def test_the_socket_answers(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: reachable(tmp_path))
+        ping, preflight, away, flush, unknown, odd, worse = ask(
+            tmp_path,
+            {"op": "ping"},
+            {"op": "preflight", "project": "p", "run_id": "r", "launch_id": "l", "url": gateway.url, "token": ""},
+            {"op": "preflight", "project": "p", "run_id": "r", "url": "grpc://127.0.0.1:1"},
+            {"op": "flush", "stream": job.info.stream},
+            {"op": "flush", "stream": "nobody"},
+            "not json",
+            {"op": "dance"},
+        )
+        assert ping["ok"]
+        assert ping["pid"] == served.pid
+        assert (preflight["reachable"], preflight["project"], preflight["attempt"]) == (True, "theirs", 3)
+        assert (preflight["run_exists"], preflight["run_state"], preflight["error"]) == (True, "running", "")
+        assert not away["reachable"]
+        assert "unreachable" in away["error"]
+        assert flush["ok"]
+        assert not any(each["ok"] for each in (unknown, odd, worse))
+
+
+def test_stored_is_kept_fresh_for_who_asks(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(5)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        assert Position.read(job.writer.folder).stored == 0
+        assert ask(tmp_path, {"op": "want_stored", "stream": job.info.stream})[0]["ok"]
+        until(lambda: Position.read(job.writer.folder).stored == job.writer.offset, 3.0)
+
+
+JOB = """
+import os, signal, sys, psutil
+from pathlib import Path
+from runtide.spool.layout import StreamInfo, default_root, host_folder
+from runtide.spool.writer import SpoolWriter, new_stream_id
+from runtide.v1.records_pb2 import ROLE_RANK, Record, StreamOpened
+assert os.environ["RUNTIDE_PARENT_PID"] == str(os.getppid())
+run, pid = os.environ["RUNTIDE_RUN_ID"], os.getpid()
+info = StreamInfo(new_stream_id(), "demo", run, 0, 1, "host", ROLE_RANK, pid,
+                  psutil.Process().create_time(), sys.argv[1], parent_reports=True)
+writer = SpoolWriter.create(host_folder(default_root()), info)
+writer.append_record(Record(stream_opened=StreamOpened(run_id=run)))
+exec(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("last_act", "code", "said"),
+    [
+        ("sys.exit(3)", 3, {"code": 3, "signal": ""}),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, {"code": None, "signal": "SIGKILL"}),
+    ],
+)
+def test_run_knows_how_its_job_ended(
+    tmp_path: Path, gateway: Scripted, monkeypatch: pytest.MonkeyPatch, last_act: str, code: int, said: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("RUNTIDE_DIR", str(tmp_path))
+    monkeypatch.delenv("RUNTIDE_RUN_ID", raising=False)
+    with living() as process, agent(tmp_path, RUNTIDE_AGENT_LINGER_S="30"):
+        write_stream(tmp_path, process, gateway.url)
+        assert run_main(["--", sys.executable, "-c", JOB, gateway.url, last_act]) == code
+        found = until(lambda: ends(gateway))[0]
+    assert found | said == found
+
+
+def test_run_says_that_a_command_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_main(["--", "/no/such/command"]) == 127
+    assert "command not found" in capfd.readouterr().err
+
+
+def test_run_passes_signals_on(tmp_path: Path) -> None:
+    code = "import signal as s, time; s.signal(s.SIGTERM, lambda *_: exit(5)); print('up', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", "import sys; from runtide.agent.parent import main; sys.exit(main(sys.argv[1:]))"]
+    env = os.environ | {"RUNTIDE_DIR": str(tmp_path)}
+    with subprocess.Popen([*command, "--", sys.executable, "-c", code], env=env, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        parent.terminate()
+        assert parent.wait(10) == 5
+
+
+def test_the_agent_writes_nothing_but_its_log(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job: Job = write_stream(tmp_path, process, gateway.url)
+        job.close()
+    command = [sys.executable, "-m", "runtide.agent", "--root", str(tmp_path)]
+    log = host_folder(tmp_path) / "agent.log"
+    with log.open("ab") as target:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=target, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert "ends" in log.read_text()
+
+
+def test_an_agent_whose_folder_is_taken_away_ends(tmp_path: Path) -> None:
+    root = tmp_path / "spool"
+    with living() as process, agent(root) as served:
+        write_stream(root, process, "grpc://127.0.0.1:1")
+        until(lambda: reachable(root))
+        root.rename(tmp_path / "elsewhere")
+        assert served.wait(10) == 0
+
+
+def test_stream_info_survives_what_sync_does(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, "", token="mine")
+        with pytest.raises(Unavailable):
+            sync(tmp_path, "grpc://127.0.0.1:1", "other", give_up_s=0.3)
+        assert StreamInfo.read(job.writer.folder).token == "mine"
+        assert StreamInfo.read(job.writer.folder).url == "grpc://127.0.0.1:1"
