@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import secrets
 import string
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -25,7 +26,6 @@ from starlette.types import Message, Receive, Scope, Send
 from runtide.embedded import bodies, formats, frames
 from runtide.embedded.engine import Engine
 from runtide.embedded.errors import (
-    REQUEST_NOT_READ,
     REQUEST_TOO_LARGE,
     TOO_MANY_SIMULTANEOUS_QUERIES,
     Disconnected,
@@ -45,13 +45,16 @@ _HELP = (
 )
 # Beyond the engine's own time limit, before the front cancels by itself.
 _LATE_S = 5.0
+_KILL_AGAIN_S = 0.05
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - listening on every address has no name to be called by
 
 
 class Guard:
     """Which Host and Origin headers are this server's."""
 
     def __init__(self, hosts: frozenset[str]) -> None:
-        self._hosts = hosts
+        self._hosts = hosts - _WILDCARDS
+        self._any_address = bool(hosts & _WILDCARDS)  # an address in the Host header cannot be rebound, a name can
 
     def refuses(self, headers: Headers) -> str:
         """Why the request is refused; empty when it is not."""
@@ -68,9 +71,10 @@ class Guard:
         if name == "localhost" or name in self._hosts:
             return True
         try:
-            return ipaddress.ip_address(name).is_loopback
+            address = ipaddress.ip_address(name)
         except ValueError:
             return False
+        return self._any_address or address.is_loopback
 
 
 def _host_name(host: str) -> str:
@@ -190,8 +194,11 @@ class ClickHouseApp:
             await self._answer(query, reply, watcher)
         finally:
             watcher.cancel()
-            self._running.discard(plan.tag)
-            await asyncio.shield(self._in_thread(query.close))
+            await asyncio.shield(self._in_thread(lambda: self._end(query, plan.tag)))
+
+    def _end(self, query: Query, tag: str) -> None:
+        query.close()
+        self._running.discard(tag)
 
     async def _answer(self, query: Query, reply: _Reply, watcher: asyncio.Task[None]) -> None:
         answer = await self._in_thread(query.first)
@@ -239,9 +246,11 @@ class ClickHouseApp:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
-        """Cancel what still runs and wait for the threads."""
-        for tag in tuple(self._running):
-            self._engine.kill(tag)
+        """Cancel what still runs and wait for the threads. Blocks."""
+        while running := tuple(self._running):
+            for tag in running:  # again and again: a query may not have begun when it is cancelled first
+                self._engine.kill(tag)
+            time.sleep(_KILL_AGAIN_S)
         self._pool.shutdown()
         self._killers.shutdown()
 
@@ -332,6 +341,3 @@ class _Reply:
             await self._send(message)
         except OSError as error:
             raise Disconnected from error
-
-
-__all__ = ["REQUEST_NOT_READ", "ClickHouseApp", "Guard", "Places"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -157,12 +158,17 @@ class Query:
         self._stream: Any = None
         self._joiner = formats.joiner(plan.format)
         self._started = time.monotonic_ns()
+        self._turn = threading.Lock()  # a cancelled request closes while its step still runs in another thread
 
     def first(self) -> Answer:
         """Do the work up to the first bytes of the answer.
 
         Raises: ServerError.
         """
+        with self._turn:
+            return self._first()
+
+    def _first(self) -> Answer:
         plan = self._plan
         self._connection = self._engine.connection(plan.settings, plan.database, plan.readonly, plan.tag)
         try:
@@ -179,6 +185,12 @@ class Query:
 
         Raises: ServerError when the engine fails in the middle.
         """
+        with self._turn:
+            return self._next()
+
+    def _next(self) -> bytes | None:
+        if self._stream is None:
+            return None  # closed by now
         try:
             chunk = self._stream.fetch()
         except Exception as error:
@@ -194,11 +206,12 @@ class Query:
 
     def close(self) -> None:
         """Free the connection; a query still running on it is cancelled."""
-        if self._stream is not None:
-            self._stream.cancel()
-        if self._connection is not None:
-            self._connection.close()
-        self._stream = self._connection = None
+        with self._turn:
+            if self._stream is not None:
+                self._stream.cancel()
+            if self._connection is not None:
+                self._connection.close()
+            self._stream = self._connection = None
 
     def _text(self) -> str:
         assert self._plan.statement is not None
@@ -245,7 +258,7 @@ class Query:
         chunks: list[bytes] = []
         size = 0
         while size < _FIRST_BYTES:
-            chunk = self.next()
+            chunk = self._next()
             if chunk is None:
                 return self._finish_early(chunks)
             chunks.append(chunk)

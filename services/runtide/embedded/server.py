@@ -75,8 +75,7 @@ class EmbeddedServer:
             engine.close()
 
     def _hosts(self) -> frozenset[str]:
-        names = {self.host.lower(), *(name.lower() for name in self.allowed_hosts)}
-        return frozenset(names - {"0.0.0.0", "::", ""})  # noqa: S104 - no name to be called by
+        return frozenset({self.host.lower(), *(name.lower() for name in self.allowed_hosts)})
 
 
 class _Server(uvicorn.Server):

@@ -1,8 +1,8 @@
 """Enough of ClickHouse's lexer to answer four questions about a statement: what kind it is, where the data of an INSERT
 begins, which format it asks for, and whether a stranger may run it.
 
-It works on bytes, so that offsets are positions in the request. It does not parse: the engine does. Where this lexer and
-the engine's could disagree (here-documents, signs outside of ASCII, escapes in quoted names) the read-only user is
+It works on bytes, so that offsets are positions in the request. It does not parse: the engine does. Where this lexer
+and the engine's could disagree (here-documents, signs outside of ASCII, escapes in quoted names) the read-only user is
 refused, so that no text can hide a function from the check.
 """
 
@@ -198,8 +198,8 @@ def _refuse_several(text: bytes, words: tuple[Token, ...]) -> None:
             rest = text[token.start : token.start + 200].decode("utf-8", "replace")
             raise ServerError(
                 SYNTAX_ERROR,
-                f"Syntax error (Multi-statements are not allowed): failed at position {token.start + 1} (end of query): "
-                f"{rest}",
+                "Syntax error (Multi-statements are not allowed): "
+                f"failed at position {token.start + 1} (end of query): {rest}",
             )
 
 
