@@ -20,7 +20,7 @@ class StoredStream:
     stored: int
     """Everything below is stored, but for the holes."""
     holes: int
-    """Bytes below it that are not."""
+    """Ranges below it that are not."""
 
     @property
     def contiguous(self) -> bool:
@@ -46,16 +46,15 @@ class LedgerReader:
         self._client = client
 
     def stream_status(self, project: str, streams: Sequence[str]) -> list[StoredStream]:
-        """How much is stored of each of these streams, in their order. Raises StoreError."""
+        """How much is stored of those of these streams of which anything is. Raises StoreError."""
         if not streams:
             return []
         rows = self._query(
-            "SELECT stream, mark, arraySum(h -> h.2 - h.1, holes) FROM runtide.ledger FINAL "
+            "SELECT stream, mark, length(holes) FROM runtide.ledger FINAL "
             "WHERE project = %(project)s AND stream IN %(streams)s",
             {"project": project, "streams": list(streams)},
         )
-        found = {str(stream): StoredStream(str(stream), int(mark), int(holes)) for stream, mark, holes in rows}
-        return [found.get(stream, StoredStream(stream, 0, 0)) for stream in streams]
+        return [StoredStream(str(stream), int(mark), int(holes)) for stream, mark, holes in rows]
 
     def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
         """What is known of a run. Raises StoreError.

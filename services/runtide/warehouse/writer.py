@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Protocol
 
 import pyarrow as pa
@@ -37,7 +36,7 @@ class Writer:
         """`limit_s` ends an insert within the server, before the client gives up waiting for it."""
         self._client = client
         self._limit_s = limit_s
-        self._doubtful: set[str] = set()
+        self._in_doubt = False
 
     def insert(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
         """Store a block in `runtide.<table>`. Raises StoreBusy, RowsRefused and StoreMisconfigured."""
@@ -46,41 +45,38 @@ class Writer:
         buffer = pa.BufferOutputStream()
         with pa.ipc.new_stream(buffer, batch.schema) as stream:
             stream.write(batch)
-        query = f"runtide-{uuid.uuid4().hex}"
         try:
             self._client.raw_insert(
                 f"runtide.{table}",
                 column_names=batch.schema.names,
                 insert_block=buffer.getvalue().to_pybytes(),
                 fmt="ArrowStream",
-                settings={**_SETTINGS, "max_execution_time": self._limit_s, "query_id": query},
+                settings={**_SETTINGS, "max_execution_time": self._limit_s},
             )
         except (ClickHouseError, OSError) as error:
             said = classified(error)
-            if isinstance(said, StoreBusy):
-                self._doubtful.add(query)
+            self._in_doubt = self._in_doubt or isinstance(said, StoreBusy)
             raise said from error
 
     def settle(self) -> None:
-        """Wait until the server works on none of the inserts that gave no answer.
+        """Wait until every insert is over that was at work when an insert gave no answer.
 
         Blocks for as long as such an insert may take. Raises StoreBusy where the server does not answer.
         """
+        if not self._in_doubt:
+            return
         deadline = time.monotonic() + 2 * self._limit_s
-        while self._doubtful:
-            if not self._running(self._doubtful):
-                self._doubtful.clear()
-            elif time.monotonic() > deadline:
+        left = self._at_work()
+        while left:
+            if time.monotonic() > deadline:
                 raise StoreBusy("an insert without an answer is still at work", alarm=True)
-            else:
-                time.sleep(_SETTLE_POLL_S)
+            time.sleep(_SETTLE_POLL_S)
+            left &= self._at_work()
+        self._in_doubt = False
 
-    def _running(self, queries: set[str]) -> bool:
+    def _at_work(self) -> set[str]:
         try:
-            found = self._client.query(
-                "SELECT count() FROM system.processes WHERE query_id IN {queries:Array(String)}",
-                parameters={"queries": sorted(queries)},
-            )
+            found = self._client.query("SELECT query_id FROM system.processes WHERE query_kind = 'Insert'")
         except (ClickHouseError, OSError) as error:
             raise classified(error) from error
-        return bool(found.result_rows[0][0])
+        return {str(row[0]) for row in found.result_rows}

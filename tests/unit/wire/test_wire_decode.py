@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 
@@ -185,7 +186,7 @@ def test_only_keeps_the_records_that_begin_in_the_intervals() -> None:
     part = whole.only([(edges[3], edges[7]), (edges[20], edges[21])])
     assert covered(part) == [
         (start, end - start)
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in itertools.pairwise(edges)
         if edges[3] <= start < edges[7] or start == edges[20]
     ]
     assert len(part.steps.values) == sum(len(names) for names in part.steps.names)
