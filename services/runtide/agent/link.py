@@ -29,6 +29,10 @@ class Link:
         self._path, self._answers = path, answers
         self._server: asyncio.Server | None = None
 
+    async def listen(self, on: bool) -> None:
+        """Start or stop listening. Raises OSError."""
+        await (self.start() if on else self.stop())
+
     async def start(self) -> None:
         """Listen. Raises OSError."""
         self._path.unlink(missing_ok=True)  # left by an agent that was killed; the lock says that it is gone

@@ -93,7 +93,6 @@ async def _serve(
 ) -> None:
     agent = Agent(folders, settings)
     link = Link(runtime_folder(root) / SOCKET_FILE, agent)
-    await link.start()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
@@ -101,7 +100,7 @@ async def _serve(
     if watch is not None:
         watch(agent)
     try:
-        await agent.run()
+        await agent.run(link.listen)
     finally:
         await link.stop()
     log.info("agent pid=%d ends", os.getpid())

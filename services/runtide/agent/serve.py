@@ -44,6 +44,8 @@ STORED_S = 0.25
 WANT_STORED_S = 60.0
 PREFLIGHT_S = 1.8
 STOP_S = 1.5
+YOUNG_S = 2.0
+"""How long a new folder may take to get its stream.json."""
 MANY_STREAMS = 64
 FOREIGN_QUIET_S = 60.0
 """A stream of another host or boot whose files rest this long has nobody writing it."""
@@ -101,12 +103,17 @@ class Agent:
         self._foreign: set[TailedStream] = set()
         self._tasks: set[asyncio.Future[None]] = set()
         self._stop = asyncio.Event()
+        self._nothing_left = asyncio.Event()
         self._busy_at = clock()
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Serve until everything is shipped and nobody writes any more, or until `stop`."""
+    async def run(self, listen: Callable[[bool], Awaitable[None]]) -> None:
+        """Serve until everything is shipped and nobody writes any more, or until `stop`.
+
+        `listen` opens and closes the socket. It is closed before the last look for streams, so that a job which has
+        heard this agent answer has either been seen by then or will start another agent.
+        """
         loops = [
             self._every(self._poll, "poll"),
             self._every(self._watch, "watch"),
@@ -117,8 +124,21 @@ class Agent:
         ]
         for loop in loops:
             self._spawn(loop)
-        await self._stop.wait()
+        await listen(True)
+        while not self._stop.is_set():
+            await _first(self._stop.wait(), self._nothing_left.wait())
+            await listen(False)
+            self._discover(self._clock())
+            if self._stop.is_set() or (self.idle and not self._hopeful()):
+                break
+            self._nothing_left.clear()
+            self.stay()
+            await listen(True)
         await self._wind_down()
+
+    def _hopeful(self) -> bool:
+        """A folder that came just now will soon be a stream."""
+        return any(self._clock() - pending.since < YOUNG_S for pending in self._pending.values())
 
     def stop(self) -> None:
         """End soon: what is in flight may finish, the rest waits in the spool."""
@@ -192,7 +212,7 @@ class Agent:
         if not self.idle:
             self._busy_at = now
         elif now - self._busy_at >= self.settings.linger_seconds:
-            self._stop.set()
+            self._nothing_left.set()
         cost = self._clock() - now
         return max(POLL_S if active else POLL_IDLE_S, POLL_SHARE * cost)
 
@@ -250,7 +270,7 @@ class Agent:
             said = "no stream.json"
         except (OSError, ValueError, TypeError, AttributeError) as error:
             said = f"{type(error).__name__}: {error}"
-        young = now - pending.since < 2.0
+        young = now - pending.since < YOUNG_S
         pending.retry_at = now + (0.0 if young else 1.0)
         if said != pending.said and not young:
             pending.said = said
@@ -530,6 +550,14 @@ class Agent:
             "attempt": found.attempt,
             "error": "",
         }
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Wait until one of several is there, and drop the others."""
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def _destination(info: StreamInfo) -> Destination:
