@@ -42,6 +42,7 @@ class Preflight:
     attempt: int = 0
     """The attempt that this launch is; 0 where the store could not be asked."""
     error: str = ""
+    """Why there is no answer, where the agent knows."""
 
 
 class AgentLink:
@@ -105,15 +106,15 @@ class AgentLink:
             "ca_file": ca_file,
         }
         found = self.ask(request, left)
-        if found is None or not found.get("reachable"):
-            return Preflight(error=str((found or {}).get("error", "")))
+        error = str((found or {}).get("error", ""))
+        if found is None or error or not found.get("reachable"):
+            return Preflight(error=error)  # a gateway that refuses the token says nothing of the run either
         return Preflight(
             reachable=True,
             project=str(found.get("project", "")),
             run_exists=bool(found.get("run_exists")),
             run_state=str(found.get("run_state", "")),
             attempt=int(found.get("attempt") or 0),
-            error=str(found.get("error", "")),
         )
 
 

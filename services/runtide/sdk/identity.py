@@ -7,13 +7,14 @@ ranks of one start come to the same answer by themselves.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from runtide.sdk import ranks
 from runtide.sdk.agent_link import Preflight
+from runtide.sdk.ended import EndedHere, began
 from runtide.sdk.ranks import Place
 from runtide.spool.layout import StreamInfo
 from runtide.v1 import records_pb2 as wire
@@ -69,7 +70,14 @@ class Identity:
     """What the user should know about how it was found."""
 
 
-def identify(asked: Asked, place: Place, env_parent: str, ask: Ask, local: Iterable[StreamInfo]) -> Identity:
+def identify(
+    asked: Asked,
+    place: Place,
+    env_parent: str,
+    ask: Ask,
+    local: Iterable[StreamInfo],
+    ended_here: Callable[[str], EndedHere | None] = lambda run_id: None,
+) -> Identity:
     """Decide run id and attempt. Raises NoSuchRun for resume="must" of a run that is not there."""
     launch_id = _launch_id(asked, place, env_parent)
     notices: list[str] = []
@@ -85,7 +93,8 @@ def identify(asked: Asked, place: Place, env_parent: str, ask: Ask, local: Itera
     first = place.restarts + 1
     if fresh and not place.restarts:
         return Identity(run_id, launch_id, first, notices=tuple(notices))
-    known = _Known(run_id, launch_id, ask(run_id, launch_id), ask, [info for info in local if info.run_id == run_id])
+    leftover = [info for info in local if info.run_id == run_id]
+    known = _Known(run_id, launch_id, ask(run_id, launch_id), ask, leftover, ended_here(run_id))
     continues = asked.resume_run if asked.resume_run != run_id else ""
     resume = ALLOW if asked.resume_run or (asked.resume == NEVER and place.again) else asked.resume
     if asked.resume == MUST and known.missing():
@@ -127,8 +136,17 @@ def leftovers(host_folder: Path) -> Iterator[StreamInfo]:
 class _Known:
     """What gateway and disk know of a run."""
 
-    def __init__(self, run_id: str, launch_id: str, answer: Preflight, ask: Ask, local: list[StreamInfo]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        launch_id: str,
+        answer: Preflight,
+        ask: Ask,
+        local: list[StreamInfo],
+        ended_here: EndedHere | None,
+    ) -> None:
         self._run_id, self._launch_id, self._answer, self._ask = run_id, launch_id, answer, ask
+        self._ended_here = ended_here
         self._local = [info for info in local if info.role == wire.ROLE_RANK]
         self._ours = [info.attempt for info in self._local if info.launch_id == launch_id]
         self._next: int | None = None
@@ -138,8 +156,11 @@ class _Known:
 
     def ended(self) -> bool:
         """Whether the run is over and this is another launch. A late rank of the launch that ended still belongs."""
-        if self._ours:
-            return False
+        here = self._ended_here
+        if self._ours or (here and (here.launch_id == self._launch_id or began() < here.at)):
+            return False  # this process was there before the end: it is one of those that were started together
+        if here and here.alone and not any(_alive(info) for info in self._local):
+            return True
         if self._answer.reachable and self._answer.run_exists:
             return self._answer.run_state in ENDED and not self._launch_is_known()
         return bool(self._local) and not any(_alive(info) for info in self._local)

@@ -11,9 +11,10 @@ from pathlib import Path
 from runtide.sdk import capture, ranks
 from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
 from runtide.sdk.delivery import Delivery
+from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import AUTO, PARENT_PID, Asked, Identity, identify, leftovers
 from runtide.sdk.leaving import Leaving
-from runtide.sdk.notice import say
+from runtide.sdk.notice import Once, say
 from runtide.sdk.process import Process
 from runtide.sdk.ranks import Place
 from runtide.sdk.run import Run
@@ -40,7 +41,15 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         link.ensure()
     parent = os.environ.get(PARENT_PID, "")
     asked = _asked(told, nth)
-    identity = identify(asked, place, parent, _asker(told, link, deadline), leftovers(host_folder(told.root)))
+    here = host_folder(told.root)
+    identity = identify(
+        asked,
+        place,
+        parent,
+        _asker(told, link, place.rank, deadline),
+        leftovers(here),
+        lambda run_id: EndedHere.read(here, told.project, run_id),
+    )
     for notice in identity.notices:
         say(notice)
     opener = _opener(told, place, identity, parent)
@@ -52,7 +61,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         attempt=identity.attempt,
         opener=opener,
         delivery=delivery,
-        on_finish=_remember(process, told, identity),
+        on_finish=_remember(process, told, place, identity),
         signal_seen=process.signal_seen,
         config=config,
     )
@@ -104,32 +113,41 @@ def _last_run(told: Settings) -> str:
         return ""
 
 
-def _remember(process: Process, told: Settings, identity: Identity) -> Callable[[Run, Leaving], None]:
-    """Keep the id of a run that may have to be continued until it ends well."""
-    if told.resume != AUTO or told.mode == DISABLED:
-        return process.closing
+def _remember(process: Process, told: Settings, place: Place, identity: Identity) -> Callable[[Run, Leaving], None]:
+    """Keep what the next init has to know: a run that may have to be continued, and the end of one with a given id."""
     file = _last_run_file(told)
 
     def closing(run: Run, leaving: Leaving) -> None:
-        if leaving.exit_code == 0 and leaving.reason != "signal":
-            file.unlink(missing_ok=True)
         process.closing(run, leaving)
+        try:
+            if told.resume == AUTO and leaving.exit_code == 0 and leaving.reason != "signal":
+                file.unlink(missing_ok=True)
+            if told.run_id or told.resume_run:
+                ended = EndedHere(identity.launch_id, time.time(), alone=place.world_size == 1)
+                ended.write(host_folder(told.root), told.project, identity.run_id)
+        except OSError as error:
+            say(f"the end of run {run.id} could not be noted for the next init: {error}")
 
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(file, identity.run_id)
-    except OSError as error:
-        say(f"resume='auto' will not find this run again: {error}")
+    if told.resume == AUTO:
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(file, identity.run_id)
+        except OSError as error:
+            say(f"resume='auto' will not find this run again: {error}")
     return closing
 
 
-def _asker(told: Settings, link: AgentLink, deadline: float) -> Callable[[str, str], Preflight]:
+def _asker(told: Settings, link: AgentLink, rank: int, deadline: float) -> Callable[[str, str], Preflight]:
     delivery = Delivery(link, told, "", "")
+    once = Once()
 
     def ask(run_id: str, launch_id: str) -> Preflight:
         if told.mode != ONLINE or not link.wait(deadline):
             return Preflight()
-        return delivery.preflight(run_id, launch_id, deadline)
+        answer = delivery.preflight(run_id, launch_id, deadline)
+        if answer.error and rank == 0:
+            once.say("preflight", f"{told.url} did not answer for this run, so it is kept here: {answer.error}")
+        return answer
 
     return ask
 

@@ -214,6 +214,27 @@ def test_resume_from_a_step():
     assert (other.run_id, other.resumed_from, other.resume_step) == ("new", "r", 40)
 
 
+def test_processes_started_together_are_one_run_and_later_ones_are_another(job):
+    script = """
+import sys, runtide
+sys.stdin.readline()
+run = runtide.init("p")
+run.log({"a": 1})
+run.finish()
+"""
+    env = {"RUNTIDE_RUN_ID": "given"}
+    together = [job.start(script, env) for _ in range(3)]
+    for process in together:  # each begins when the one before it has ended
+        _, errors = process.communicate("go\n", timeout=60)
+        assert process.returncode == 0, errors
+    later = job.start(script, env)
+    _, errors = later.communicate("go\n", timeout=60)
+    assert "has ended" in errors
+    ids = [stream.info.run_id for stream in job.streams()]
+    assert ids[:3] == ["given"] * 3
+    assert ids[3] != "given"
+
+
 def test_auto_goes_on_with_what_was_left_unfinished(job):
     script = "import runtide; run = runtide.init('p', resume='auto'); run.log({'a': 1}); run.finish({code})"
     for code in ("1", "0", "0"):
