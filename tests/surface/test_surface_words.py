@@ -10,6 +10,8 @@ from runtide.cli.app import app
 from runtide.cli.settings import Settings
 from typer.testing import CliRunner
 
+from tests.surface.settings_table import table
+
 ROOT = Path(__file__).parents[2]
 PROMISED = [
     "up",
@@ -108,3 +110,8 @@ def test_every_setting_says_what_it_is() -> None:
         assert field.description, name
         for inner, nested in getattr(field.annotation, "model_fields", {}).items():
             assert nested.description, f"{name}.{inner}"
+
+
+def test_the_page_of_settings_is_the_settings() -> None:
+    lines = (ROOT / "docs/settings.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("|")] == table()

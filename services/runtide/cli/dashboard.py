@@ -47,4 +47,5 @@ def environment(store: ClickHouseSettings) -> dict[str, str]:
 def serve(settings: Settings, host: str, port: int, clickhouse: str | None) -> NoReturn:
     """Become Streamlit: this process is replaced, so signals and exit codes are its own."""
     os.environ.update(environment(store_settings(settings, clickhouse)))
+    os.chdir(script().parent)  # beside the script lies .streamlit with the looks
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", *arguments(host, port)])

@@ -46,6 +46,8 @@ class Part:
     ports: tuple[tuple[str, int], ...]
     """(flag that changes it, port)."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    folder: str | None = None
+    """Where it runs; where the supervisor does, unless told."""
 
 
 @dataclass(slots=True)
@@ -131,6 +133,7 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,
                 env={**os.environ, **part.environment},
+                cwd=part.folder,
             )
         finally:
             os.close(log)

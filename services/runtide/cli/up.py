@@ -82,6 +82,7 @@ def parts_of(home: Home, ports: Ports) -> list[Part]:
             **dashboard.environment(ClickHouseSettings(ports.host, ports.clickhouse)),
             "RUNTIDE_PUBLIC_URL": f"grpc://{ports.host}:{ports.gateway}",
         },
+        str(dashboard.script().parent),
     )
     return [clickhouse, ingest, pages]
 

@@ -1,0 +1,1 @@
+"""The integrations room: how training libraries log to runtide. Each uses the public sdk only, and its own library."""
