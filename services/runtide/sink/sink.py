@@ -118,6 +118,10 @@ class Sink:
                 await flushing
         except Stopped:
             log.info("stopped while the store was away; what was not stored is not committed")
+        finally:
+            self._stopping.set()
+            if flushing is not None:
+                await asyncio.wait([flushing])
 
     async def _gather(self, flushing: asyncio.Task[None] | None) -> None:
         """Poll once, or wait for the flush where there is no room for more."""

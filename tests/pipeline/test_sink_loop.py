@@ -1,0 +1,208 @@
+"""The sink's loop between a bus and a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from runtide.bus import Message
+from runtide.bus.local import LocalBus
+from runtide.sink.sink import Sink, SinkSettings
+from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
+from runtide.testing.streams import MadeStream, varied_stream
+from runtide.warehouse.client import ClickHouseSettings, connect
+from runtide.warehouse.errors import StoreMisconfigured
+from runtide.warehouse.migrate import migrate
+from runtide.warehouse.verify import verify_run
+from runtide.wire.hints import Hint
+
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    found = start_embedded(tmp_path_factory.mktemp("clickhouse"))
+    migrate(connect(settings_of(found)))
+    yield found
+    stop_embedded(found)
+
+
+def settings_of(server: EmbeddedClickHouse) -> ClickHouseSettings:
+    return ClickHouseSettings(server.host, server.port, "writer", server.password)
+
+
+async def publish(bus: LocalBus, messages: Sequence[Message]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*(bus.publisher.publish(message) for message in messages))
+
+
+def test_what_publish_returned_for_is_stored_and_told(server: EmbeddedClickHouse) -> None:
+    streams = [varied_stream(f"s{rank}", run_id="loop", rank=rank) for rank in range(5)]
+    heard: list[Hint] = []
+
+    async def run() -> None:
+        bus = LocalBus()
+        sink = Sink(bus.consumer, settings_of(server), SinkSettings(retention_days=9000), heard.extend)
+        task = asyncio.create_task(sink.run())
+        dice = random.Random(1)
+        await publish(bus, [made.message(part) for made in streams for part in made.cut(dice, 6)])
+        client = connect(settings_of(server))
+        found = verify_run(client, "p", "loop")
+        assert found.clean, found.problems
+        assert found.stored_points == sum(made.points for made in streams) - 4 * len(streams)
+        assert sink.stats.points == found.stored_points
+        days = client.query("SELECT DISTINCT days FROM runtide.points WHERE run_id = 'loop'").result_rows
+        assert days == [(9000,)]
+        sink.stop()
+        await task
+
+    asyncio.run(run())
+    ends = {hint.stream: hint.end for hint in sorted(heard, key=lambda hint: hint.end)}
+    assert ends == {made.stream: len(made.body) for made in streams}
+
+
+def test_at_light_load_a_range_is_stored_at_once(server: EmbeddedClickHouse) -> None:
+    made = MadeStream("s", run_id="light").open().key_set(1, "a").steps(1, range(12))
+    edges = made.edges
+
+    async def run() -> list[float]:
+        bus = LocalBus()
+        sink = Sink(bus.consumer, settings_of(server))
+        task = asyncio.create_task(sink.run())
+        took = []
+        for start, end in itertools.pairwise(edges):
+            began = time.monotonic()
+            await publish(bus, [made.message(made.range(start, end))])
+            took.append(time.monotonic() - began)
+        sink.stop()
+        await task
+        return took
+
+    took = sorted(asyncio.run(run()))
+    assert took[len(took) // 2] < 1.0  # a shared machine; alone it is a tenth of that
+
+
+def test_the_store_dies_in_the_middle_and_comes_back(tmp_path: Path) -> None:
+    streams = [varied_stream(f"s{rank}", 200, run_id="killed", rank=rank) for rank in range(3)]
+    server = start_embedded(tmp_path)
+    migrate(connect(settings_of(server)))
+
+    async def run() -> None:
+        nonlocal server
+        bus = LocalBus()
+        sink = Sink(bus.consumer, settings_of(server), SinkSettings(backoff_s=(0.05, 0.2)))
+        task = asyncio.create_task(sink.run())
+        dice = random.Random(7)
+        messages = [made.message(part) for made in streams for part in made.cut(dice, 40)]
+        await publish(bus, messages[:30])
+        rest = asyncio.create_task(publish(bus, messages[30:]))
+        await asyncio.to_thread(server.kill)
+        server = await asyncio.to_thread(start_embedded, tmp_path, server.port)
+        await rest
+        sink.stop()
+        await task
+
+    try:
+        asyncio.run(run())
+        found = verify_run(connect(settings_of(server)), "p", "killed")
+        assert found.clean, found.problems
+        assert found.duplicates == 0
+    finally:
+        stop_embedded(server)
+
+
+def test_a_sink_whose_table_is_gone_ends_and_says_so(server: EmbeddedClickHouse) -> None:
+    client = connect(settings_of(server))
+    away = varied_stream("s", run_id="away")
+
+    async def run() -> None:
+        bus = LocalBus()
+        sink = Sink(bus.consumer, settings_of(server), SinkSettings(backoff_s=(0.01, 0.05)))
+        task = asyncio.create_task(sink.run())
+        await publish(bus, [varied_stream("t", run_id="there").message(varied_stream("t").range())])
+        client.command("DETACH TABLE runtide.ledger")
+        with pytest.raises(StoreMisconfigured):
+            await asyncio.gather(task, publish(bus, [away.message(away.range())]))
+        client.command("ATTACH TABLE runtide.ledger")
+
+    asyncio.run(run())
+
+
+class Rebalanced:
+    """A consumer whose partitions change: what was polled and not committed comes again."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = list(messages)
+        self._at = self._committed = self.polls = 0
+        self.epoch = 1
+        self.done = asyncio.Event()
+
+    async def poll(self, wait_s: float) -> Sequence[Message]:
+        self.polls += 1
+        if self.polls in (3, 6):
+            self.epoch += 1
+            self._at = self._committed
+            return []
+        found = self._messages[self._at : self._at + 2]
+        self._at += len(found)
+        if not found:
+            await asyncio.sleep(wait_s)
+        return found
+
+    async def commit(self, messages: Sequence[Message]) -> None:
+        self._committed = max(self._committed, max(message.position for message in messages) + 1)
+        if self._committed == len(self._messages):
+            self.done.set()
+
+    async def close(self) -> None:
+        """Nothing to leave."""
+
+
+def test_after_a_rebalance_everything_is_stored_once(server: EmbeddedClickHouse) -> None:
+    made = varied_stream("s", run_id="rebalanced")
+    parts = made.cut(random.Random(5), 20)
+    messages = []
+    for position, part in enumerate(parts):
+        plain = made.message(part)
+        messages.append(Message(plain.project, plain.key, plain.value, plain.received_us, 0, position))
+    consumer = Rebalanced(messages)
+
+    async def run() -> None:
+        sink = Sink(consumer, settings_of(server), SinkSettings(least_interval_s=0.001))
+        task = asyncio.create_task(sink.run())
+        await asyncio.wait_for(consumer.done.wait(), DEADLINE_S)
+        sink.stop()
+        await task
+
+    asyncio.run(run())
+    found = verify_run(connect(settings_of(server)), "p", "rebalanced")
+    assert found.clean, found.problems
+
+
+def test_the_sink_can_be_stopped_while_the_store_is_away(tmp_path: Path) -> None:
+    made = varied_stream("s", run_id="away")
+    server = start_embedded(tmp_path)
+    migrate(connect(settings_of(server)))
+
+    async def run() -> None:
+        bus = LocalBus()
+        sink = Sink(bus.consumer, settings_of(server), SinkSettings(backoff_s=(0.01, 0.05)))
+        task = asyncio.create_task(sink.run())
+        edges = made.edges
+        await publish(bus, [made.message(made.range(0, edges[5]))])
+        await asyncio.to_thread(server.kill)
+        lost = asyncio.create_task(bus.publisher.publish(made.message(made.range(edges[5]))))
+        async with asyncio.timeout(DEADLINE_S):
+            while not sink.stats.retries:  # noqa: ASYNC110  counters tell nobody when they grow
+                await asyncio.sleep(0.01)
+        sink.stop()
+        await asyncio.wait_for(task, DEADLINE_S)
+        assert not lost.done()
+        lost.cancel()
+
+    asyncio.run(run())
