@@ -1,0 +1,196 @@
+"""The public interface for SQL: names, types and order of columns are a promise; columns may be added at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
+from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.migrate import migrate
+
+INTERFACE = """
+[attempts]
+project String
+run_id String
+attempt UInt16
+launch_id String
+opened_at DateTime64(6, 'UTC')
+resume_step Nullable(Int64)
+world_size UInt32
+
+[logs]
+project String
+run_id String
+rank Int32
+time DateTime64(6, 'UTC')
+stream String
+line String
+attempt UInt16
+
+[metric_summary]
+project String
+run_id String
+metric String
+rank Int32
+last Float64
+last_step Int64
+min Float64
+min_step Int64
+max Float64
+max_step Int64
+mean Float64
+count UInt64
+non_finite UInt64
+
+[metrics]
+project String
+run_id String
+metric String
+rank Int32
+step Int64
+time DateTime64(6, 'UTC')
+value Float64
+attempt UInt16
+
+[resources]
+project String
+run_id String
+host String
+device String
+name String
+time DateTime64(6, 'UTC')
+value Float64
+rank Int32
+
+[runs]
+project String
+run_id String
+experiment String
+name String
+state String
+user String
+host String
+world_size UInt32
+attempt UInt16
+started_at DateTime64(6, 'UTC')
+finished_at Nullable(DateTime64(6, 'UTC'))
+heartbeat_at DateTime64(6, 'UTC')
+duration_s Float64
+exit_code Nullable(Int32)
+config String
+tags Array(String)
+notes String
+git_commit String
+summary String
+group String
+job_type String
+last_step Nullable(Int64)
+reason String
+
+[step_stats]
+project String
+run_id String
+metric String
+step Int64
+ranks UInt64
+mean Float64
+min Float64
+max Float64
+std Float64
+min_rank Int32
+max_rank Int32
+non_finite UInt64
+
+[streams]
+project String
+run_id String
+stream String
+rank Int32
+host String
+attempt UInt16
+stored_offset UInt64
+holes Array(Tuple(UInt64, UInt64))
+records UInt64
+points UInt64
+gaps UInt64
+opened_at Nullable(DateTime64(6, 'UTC'))
+closed_at Nullable(DateTime64(6, 'UTC'))
+role String
+dead UInt64
+last_step Nullable(Int64)
+received_at DateTime64(3, 'UTC')
+
+[dead_letters]
+project LowCardinality(String)
+run_id String
+stream String
+offset UInt64
+length UInt64
+kind LowCardinality(String)
+reason String
+bytes String
+rank Int32
+host LowCardinality(String)
+attempt UInt16
+received_at DateTime64(3, 'UTC')
+"""
+
+
+def promised() -> dict[str, list[tuple[str, str]]]:
+    """View to its columns and their types."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in INTERFACE.split("\n"):
+        if line.startswith("["):
+            columns = found.setdefault(line.strip("[]"), [])
+        elif line:
+            name, _, kind = line.partition(" ")
+            columns.append((name, kind))
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    server: EmbeddedClickHouse = start_embedded(tmp_path_factory.mktemp("clickhouse"))
+    found = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
+    migrate(found)
+    yield found
+    found.close()
+    stop_embedded(server)
+
+
+@pytest.mark.parametrize("view", promised())
+def test_columns_are_as_promised(client: Client, view: str) -> None:
+    rows = client.query(
+        "SELECT name, type FROM system.columns WHERE database = 'runtide' AND table = {view:String} ORDER BY position",
+        parameters={"view": view},
+    ).result_rows
+    assert [tuple(row) for row in rows] == promised()[view]
+
+
+@pytest.mark.parametrize("view", promised())
+def test_every_view_can_be_read_and_gives_what_it_says(client: Client, view: str) -> None:
+    found = client.query(f"SELECT * FROM runtide.{view} LIMIT 0")
+    assert list(found.column_names) == [name for name, _ in promised()[view]]
+    assert client.query(f"SELECT count() FROM runtide.{view}").result_rows == [(0,)]
+
+
+def test_every_view_is_promised(client: Client) -> None:
+    rows = client.query("SELECT name FROM system.tables WHERE database = 'runtide' AND engine = 'View'").result_rows
+    assert {row[0] for row in rows} == set(promised()) - {"dead_letters"}
+
+
+def test_every_table_and_every_public_column_has_a_comment(client: Client) -> None:
+    tables = client.query("SELECT name FROM system.tables WHERE database = 'runtide' AND comment = ''").result_rows
+    assert tables == []
+    columns = client.query(
+        "SELECT table, name FROM system.columns "
+        "WHERE database = 'runtide' AND comment = '' AND table IN {views:Array(String)}",
+        parameters={"views": list(promised())},
+    ).result_rows
+    assert columns == []
+
+
+def test_raw_tables_keep_their_names(client: Client) -> None:
+    rows = client.query("SELECT name FROM system.tables WHERE database = 'runtide'").result_rows
+    assert {"points", "samples", "log_lines", "figures", "events", "ledger", "dead_letters"} <= {row[0] for row in rows}
