@@ -194,7 +194,8 @@ class ClickHouseApp:
             await self._answer(query, reply, watcher)
         finally:
             watcher.cancel()
-            await asyncio.shield(self._in_thread(lambda: self._end(query, plan.tag)))
+            ended = self._pool.submit(self._end, query, plan.tag)  # at once: this task may be cancelled already
+            await asyncio.shield(asyncio.wrap_future(ended))
 
     def _end(self, query: Query, tag: str) -> None:
         query.close()
@@ -244,6 +245,13 @@ class ClickHouseApp:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def cancel_after(self, grace_s: float) -> None:
+        """Let running queries end for so long, then cancel them: their clients are told."""
+        await asyncio.sleep(grace_s)
+        for tag in tuple(self._running):
+            log.warning("query is cancelled by the stop", extra={"tag": tag})
+            await self._kill(tag)
 
     def close(self) -> None:
         """Cancel what still runs and wait for the threads. Blocks."""

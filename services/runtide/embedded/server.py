@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -18,6 +19,8 @@ from runtide.embedded.limits import QueryLimits
 from runtide.embedded.secret import read_or_create_secret
 
 log = logging.getLogger("runtide.embedded")
+# For the answers of cancelled queries to reach their clients.
+_TOLD_S = 3
 
 
 class PortTaken(Exception):
@@ -64,11 +67,11 @@ class EmbeddedServer:
             timeout_keep_alive=60,
             backlog=1024,
             h11_max_incomplete_event_size=self.limits.max_url_bytes,
-            timeout_graceful_shutdown=self.limits.stop_grace_s,
+            timeout_graceful_shutdown=self.limits.stop_grace_s + _TOLD_S,
         )
         log.info("clickhouse is listening", extra={"host": self.host, "port": self.port})
         try:
-            _Server(config).run(sockets=[listener])
+            _Server(config, app, self.limits.stop_grace_s).run(sockets=[listener])
         finally:
             listener.close()
             app.close()
@@ -79,7 +82,18 @@ class EmbeddedServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, that ends with success after a signal instead of raising it again."""
+    """uvicorn's server, that ends with success after a signal, and cancels queries that outlive the grace."""
+
+    def __init__(self, config: uvicorn.Config, app: ClickHouseApp, grace_s: float) -> None:
+        super().__init__(config)
+        self._app, self._grace_s = app, grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        late = asyncio.create_task(self._app.cancel_after(self._grace_s))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            late.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
