@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import runtide
-from runtide.cli import BASE_COMMANDS
+from runtide.cli import BASE_COMMANDS, main
 from runtide.cli.app import app
 from runtide.cli.settings import Settings
 from typer.testing import CliRunner
@@ -52,6 +52,13 @@ def test_help_has_an_example_that_names_the_command(name: str) -> None:
     example = re.search(r"Example:\s*(.*)", found.output)
     assert example is not None
     assert f"runtide {name}" in found.output
+
+
+@pytest.mark.parametrize("name", sorted(BASE_COMMANDS))
+def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert f"Example: runtide {name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["runs", "show", "dead-letters", "verify", "status", "sql"])

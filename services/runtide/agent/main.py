@@ -139,7 +139,9 @@ def log_to(folder: Path) -> None:
 def main(argv: list[str]) -> int:
     """Run `runtide agent`."""
     parser = argparse.ArgumentParser(
-        prog="runtide agent", description="Ship the streams of a spool folder until all have ended and arrived."
+        prog="runtide agent",
+        description="Ship the streams of a spool folder until all have ended and arrived.",
+        epilog="Example: runtide agent --root /scratch/spool",
     )
     parser.add_argument(
         "--root", type=Path, default=None, help="spool folder (default: RUNTIDE_DIR, else ~/.runtide/spool)"

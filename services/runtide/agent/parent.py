@@ -105,7 +105,10 @@ def _signals() -> Iterator[list[subprocess.Popen[bytes]]]:
 def main(argv: list[str]) -> int:
     """Run `runtide run`."""
     parser = argparse.ArgumentParser(
-        prog="runtide run", usage="runtide run -- CMD [ARG ...]", description="Run a job and record how it ended."
+        prog="runtide run",
+        usage="runtide run -- CMD [ARG ...]",
+        description="Run a job and record how it ended.",
+        epilog="Example: runtide run -- python train.py --epochs 3",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER)
     command = parser.parse_args(argv).command

@@ -207,7 +207,11 @@ def _columns() -> int:
 
 def main(argv: list[str]) -> int:
     """Run `runtide sync`."""
-    parser = argparse.ArgumentParser(prog="runtide sync", description="Ship what is left in a spool folder.")
+    parser = argparse.ArgumentParser(
+        prog="runtide sync",
+        description="Ship what is left in a spool folder.",
+        epilog="Example: runtide sync /scratch/spool --url grpc://127.0.0.1:7171",
+    )
     parser.add_argument("dir", nargs="?", type=Path, help="spool folder (default: RUNTIDE_DIR, else ~/.runtide/spool)")
     parser.add_argument("--url", help="gateway for streams that have none, such as grpc://127.0.0.1:7171")
     parser.add_argument("--token", help="token for those streams (default: RUNTIDE_TOKEN)")
