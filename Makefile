@@ -58,7 +58,7 @@ proto-check: ## fail if services/runtide/v1 is not what proto/ generates
 	@echo "services/runtide/v1 is what proto/ generates"
 
 bench: $(STAMP) ## measure; the figures go into benchmarks/results.md by hand
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean: ## remove everything that make has built
 	rm -rf $(VENV) .make .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -128,8 +128,8 @@ class Stack:
             if process.stdout is not None:
                 process.stdout.close()
         self.runtide("down")
-        for process in left_of(self.home):
-            process.send_signal(signal.SIGKILL)
+        for left in left_of(self.home):
+            left.send_signal(signal.SIGKILL)
 
 
 def left_of(home: Path) -> list[psutil.Process]:
