@@ -22,7 +22,7 @@ from runtide.processor import sql
 from runtide.processor.bounds import Bounds, Logged
 from runtide.processor.coverage import Cursor, Stored, advanced, behind
 from runtide.processor.dirty import Dirty, Run, Span, Work, halves, shard_of
-from runtide.processor.facts import LedgerRow
+from runtide.processor.facts import KINDS, LedgerRow
 from runtide.processor.runs import RunBook
 from runtide.processor.states import SECOND
 from runtide.processor.store import Store, clock_us
@@ -34,6 +34,8 @@ SWEEP_US = 30 * SECOND
 """How often the ledger is compared with the coverage."""
 COVERAGE_US = 2 * SECOND
 """Least time between two writings of the coverage; what was not written is derived again after a restart."""
+SERIES_US = SECOND
+"""Least time between two derivations of series, unless a process has opened or ended: each costs its statements."""
 WINDOWS_US = 2 * SECOND
 """Least time between two derivations of sample windows."""
 PORTION_S = 1.0
@@ -87,7 +89,7 @@ class Deriver:
         self._revisions: dict[StreamOf, int] = {}
         self._unwritten: set[StreamOf] = set()
         self._suspects: dict[StreamOf, Cursor] = {}
-        self._swept_us = self._covered_us = self._windowed_us = 0
+        self._swept_us = self._covered_us = self._windowed_us = self._derived_us = 0
         self._started = False
 
     def add(self, hints: Iterable[Hint]) -> None:
@@ -100,7 +102,7 @@ class Deriver:
         """Whether every hint is derived, the rows of runs are up to date, and the coverage says so."""
         with self._lock:
             waiting = bool(self._incoming)
-        return not (waiting or self._pending or self._dirty or self._minutes or self._unwritten)
+        return not (waiting or self._pending or self._dirty or self._minutes or self._unwritten or self._book.stale)
 
     def tick(self, now_us: int | None = None) -> bool:
         """Derive for about PORTION_S; says whether series are left to derive at once.
@@ -116,6 +118,10 @@ class Deriver:
             self.sweep()
             self._swept_us = now
         self._gather()
+        if not self._dirty and now - self._derived_us < SERIES_US and not self._urgent():
+            self._book.refresh(now)
+            return False
+        self._derived_us = now
         ledger = self._store.ledger({found.run for found in self._pending} | {*self._dirty.runs(), *self._minutes})
         self._note(ledger)
         self._derive(ledger)
@@ -133,7 +139,7 @@ class Deriver:
 
         Hints of records that are not stored stay.
         """
-        self._windowed_us = self._covered_us = 0
+        self._windowed_us = self._covered_us = self._derived_us = 0
         while self.tick(now_us):
             pass
         self._windowed_us = 0
@@ -200,6 +206,10 @@ class Deriver:
         if len(self._pending) > MOST_HINTS:
             log.warning("hints dropped count=%d", len(self._pending) - MOST_HINTS)
             del self._pending[:-MOST_HINTS]
+
+    def _urgent(self) -> bool:
+        """Whether a hint tells of processes that opened or ended."""
+        return any(not found.hint.kinds.isdisjoint(KINDS) for found in self._pending)
 
     def _note(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
         """Turn the hints whose records are stored into what is out of date."""

@@ -125,6 +125,11 @@ class RunBook:
         watched = self._runs.get(run)
         return watched is None or not watched.stale
 
+    @property
+    def stale(self) -> bool:
+        """Whether any row does not tell all that is known."""
+        return any(watched.stale for watched in self._runs.values())
+
     def load(self) -> None:
         """Watch the runs that had not ended when the last processor stopped."""
         for project, run_id in self._store.rows(sql.unended(str(state) for state in ENDED)):

@@ -10,6 +10,7 @@ a version that grows with what is stored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from runtide.processor.dirty import BASE, SHARD_RANKS, Run, Span, Work, widened
 
@@ -27,17 +28,17 @@ _SHARD_COLUMNS = """(project, run_id, metric, step, shard, ranks, non_finite, me
     version)"""
 
 # Of rows of a lower tier. A row with no value at all says that there is none any more, and so may the sum of them.
+# bitNot turns the order of integers round without overflow: of equal maxima the first step counts.
 _OF_TIERS = """sum(count), sum(non_finite), sum(sum),
     if(sum(count) = 0, nan, minIf(min, count > 0)), argMinIf(min_step, (min, min_step), count > 0),
     if(sum(count) = 0, nan, maxIf(max, count > 0)), argMaxIf(max_step, (max, bitNot(max_step)), count > 0),
     argMaxIf(last, last_step, count + non_finite > 0), maxIf(last_step, count + non_finite > 0),
     argMaxIf(last_time, last_step, count + non_finite > 0)"""
-# bitNot turns the order of integers round without overflow: of equal maxima the first step counts.
-_OF_POINTS = """countIf(isFinite(value)), countIf(NOT isFinite(value)), sumIf(value, isFinite(value)),
-    if(countIf(isFinite(value)) = 0, nan, minIf(value, isFinite(value))),
-    argMinIf(step, (value, step), isFinite(value)),
-    if(countIf(isFinite(value)) = 0, nan, maxIf(value, isFinite(value))),
-    argMaxIf(step, (value, bitNot(step)), isFinite(value)),
+# Of points in the order of `effective`, by one thread: of equal values the first step, and over ranks the lowest rank,
+# is met first and kept. Saying so with tuples, as above, where rows are few and in no order, costs three times as much.
+_OF_POINTS = """countIf(ok), countIf(NOT ok), sumIf(value, ok),
+    if(countIf(ok) = 0, nan, minIf(value, ok)), argMinIf(step, value, ok),
+    if(countIf(ok) = 0, nan, maxIf(value, ok)), argMaxIf(step, value, ok),
     argMax(value, step), max(step), argMax(time, step)"""
 _NOTHING = "0, 0, 0, nan, 0, nan, 0, nan, 0, toDateTime64(0, 6, 'UTC')"
 
@@ -102,21 +103,66 @@ def _buckets_in(works: Sequence[Work], width: int, of: int) -> str:
     )
 
 
-def effective(condition: str, runs: Iterable[Run], bounded: bool) -> str:
-    """Query of the points that count: of a repeated step the later value, none that a later attempt hides.
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """A number for each series of some works, to sort and group by instead of three strings and a rank.
 
-    Sorting and taking the first is a third of the cost of argMax in a GROUP BY.
+    Sorting numbers and taking the first is a quarter of the cost of argMax in a GROUP BY over the strings.
     """
+
+    runs: Sequence[Run]
+    metrics: Sequence[str]
+
+    @classmethod
+    def of(cls, works: Sequence[Work]) -> _Keys:
+        return cls(_runs(works), sorted({metric for work in works for metric in work.metrics}))
+
+    def key(self) -> str:
+        """Expression of points: series * 2^31 + rank, which sorts as series and rank do."""
+        names = ", ".join(map(text, self.metrics))
+        places = ", ".join(f"toInt64({place})" for place in range(len(self.metrics)))
+        series = f"toInt64(transform(metric, [{names}], [{places}], toInt64(0)))"
+        if len(self.runs) > 1:
+            series = f"({self._run_place()} * {len(self.metrics)} + {series})"
+        return f"({series} * {_RANKS} + rank)"
+
+    def columns(self, series: str) -> str:
+        """Expressions of project, run and metric from the number of a series."""
+        metrics = ", ".join(map(text, self.metrics))
+        metric = f"arrayElement([{metrics}], {series} % {len(self.metrics)} + 1)"
+        if len(self.runs) == 1:
+            run = self.runs[0]
+            return f"{text(run.project)}, {text(run.run_id)}, {metric}"
+        place = f"intDiv({series}, {len(self.metrics)}) + 1"
+        projects = ", ".join(text(run.project) for run in self.runs)
+        run_ids = ", ".join(text(run.run_id) for run in self.runs)
+        return f"arrayElement([{projects}], {place}), arrayElement([{run_ids}], {place}), {metric}"
+
+    def version(self, versions: Versions, series: str) -> str:
+        """Expression of the version of a series' run."""
+        numbers = ", ".join(f"toUInt64({versions[run]})" for run in self.runs)
+        return f"arrayElement([{numbers}], intDiv({series}, {len(self.metrics)}) + 1)"
+
+    def _run_place(self) -> str:
+        keys = ", ".join(text(f"{run.project}\0{run.run_id}") for run in self.runs)
+        places = ", ".join(f"toInt64({place})" for place in range(len(self.runs)))
+        return f"transform(concat(toString(project), '\\0', toString(run_id)), [{keys}], [{places}], toInt64(0))"
+
+
+_RANKS = 2**31
+
+
+def effective(works: Sequence[Work], width: int | None, bounded: bool) -> str:
+    """Query of the points that count: of a repeated step the later value, none that a later attempt hides."""
     columns = "project, run_id, metric, step, rank, value, time, attempt, stream, offset"
-    source = f"SELECT {columns} FROM runtide.points WHERE {condition}"
+    source = f"SELECT {columns} FROM runtide.points WHERE {points_in(works, width)}"
     if bounded:
         source = f"""SELECT {columns} FROM ({source}) AS p
             LEFT JOIN (SELECT project, run_id, metric, attempt, hidden_from, 1 AS bound
-                       FROM runtide.attempt_bounds FINAL WHERE {of_runs(runs)}) AS b
+                       FROM runtide.attempt_bounds FINAL WHERE {of_runs(_runs(works))}) AS b
             USING (project, run_id, metric, attempt) WHERE bound = 0 OR step < hidden_from"""
-    return f"""SELECT project, run_id, metric, step, rank, value, time FROM ({source})
-        ORDER BY project, run_id, metric, step, rank, attempt DESC, stream DESC, offset DESC
-        LIMIT 1 BY project, run_id, metric, step, rank"""
+    return f"""SELECT {_Keys.of(works).key()} AS k, step, value, time, isFinite(value) AS ok FROM ({source})
+        ORDER BY k, step, attempt DESC, stream DESC, offset DESC LIMIT 1 BY k, step"""
 
 
 def _runs(works: Sequence[Work]) -> list[Run]:
@@ -125,11 +171,11 @@ def _runs(works: Sequence[Work]) -> list[Run]:
 
 def base_tier(works: Sequence[Work], versions: Versions, bounded: bool) -> str:
     """Lowest tier from points."""
-    points = effective(points_in(works, BASE), _runs(works), bounded)
+    keys, series = _Keys.of(works), f"intDiv(k, {_RANKS})"
     return f"""INSERT INTO runtide.series_tiers {_TIER_COLUMNS}
-        SELECT project, run_id, metric, {BASE}, rank, bitShiftRight(step, 6) AS b, {_OF_POINTS},
-            {version_of(versions, _runs(works))}
-        FROM ({points}) GROUP BY project, run_id, metric, rank, b"""
+        SELECT {keys.columns(series)}, {BASE}, toInt32(k % {_RANKS}), bitShiftRight(step, 6) AS b, {_OF_POINTS},
+            {keys.version(versions, series)}
+        FROM ({effective(works, BASE, bounded)}) GROUP BY k, b"""
 
 
 def vanished_base(works: Sequence[Work], versions: Versions) -> str:
@@ -163,16 +209,15 @@ def summaries(works: Sequence[Work], versions: Versions) -> str:
 
 def step_stats(works: Sequence[Work], versions: Versions, bounded: bool) -> str:
     """Moments over the ranks of each shard, from points of the very steps."""
-    points = effective(points_in(works, None), _runs(works), bounded)
+    keys, series = _Keys.of(works), f"intDiv(ks, {_RANKS // SHARD_RANKS})"
     return f"""INSERT INTO runtide.step_stats_shards {_SHARD_COLUMNS}
-        SELECT project, run_id, metric, step, intDiv(rank, {SHARD_RANKS}) AS shard,
-            countIf(isFinite(value)) AS n, countIf(NOT isFinite(value)),
-            if(n = 0, 0, avgIf(value, isFinite(value))),
-            if(n = 0, 0, varPopStableIf(value, isFinite(value)) * n),
-            if(n = 0, nan, minIf(value, isFinite(value))), argMinIf(rank, (value, rank), isFinite(value)),
-            if(n = 0, nan, maxIf(value, isFinite(value))), argMaxIf(rank, (value, -rank), isFinite(value)),
-            {version_of(versions, _runs(works))}
-        FROM ({points}) GROUP BY project, run_id, metric, step, shard"""
+        SELECT {keys.columns(series)}, step, toInt32(ks % {_RANKS // SHARD_RANKS}),
+            countIf(ok) AS n, countIf(NOT ok),
+            if(n = 0, 0, avgIf(value, ok)), if(n = 0, 0, varPopStableIf(value, ok) * n),
+            if(n = 0, nan, minIf(value, ok)), argMinIf(toInt32(k % {_RANKS}), value, ok),
+            if(n = 0, nan, maxIf(value, ok)), argMaxIf(toInt32(k % {_RANKS}), value, ok),
+            {keys.version(versions, series)}
+        FROM ({effective(works, None, bounded)}) GROUP BY intDiv(k, {SHARD_RANKS}) AS ks, step"""
 
 
 def vanished_step_stats(works: Sequence[Work], versions: Versions) -> str:
