@@ -16,7 +16,9 @@ import zstandard
 
 from runtide.embedded.errors import CANNOT_DECOMPRESS, REQUEST_TOO_LARGE, UNKNOWN_COMPRESSION_METHOD, ServerError
 
-_STEP = 1024 * 1024
+_STEP = 64 * 1024
+# The engine of zstd cannot be told how much to make at once, and makes at most 128 KiB of four bytes.
+_ZSTD_STEP = 2 * 1024
 
 
 class Compressor(Protocol):
@@ -110,31 +112,41 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
         raise ServerError(CANNOT_DECOMPRESS, f"Cannot decompress the {encoding} body: {error}") from error
 
 
-def _bounded(chunks: list[bytes], max_bytes: int) -> None:
-    if sum(map(len, chunks)) > max_bytes:
+def _bound(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
         raise ServerError(REQUEST_TOO_LARGE, f"The body has more than {max_bytes} bytes decompressed (max_body_bytes)")
 
 
 def _inflate(body: bytes, max_bytes: int, window: int) -> bytes:
     inner = zlib.decompressobj(window)
-    chunks = [inner.decompress(body, max_bytes + 1)]
-    _bounded(chunks, max_bytes)
+    plain = inner.decompress(body, max_bytes + 1)
+    _bound(len(plain), max_bytes)
     if not inner.eof:
         raise ServerError(CANNOT_DECOMPRESS, "Cannot decompress: the body is cut")
-    return chunks[0]
+    return plain
 
 
 def _open_zstd(body: bytes, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
-    inner = zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True)
-    while chunk := inner.read(_STEP):
-        chunks.append(chunk)
-        _bounded(chunks, max_bytes)
+    size = 0
+    inner = zstandard.ZstdDecompressor().decompressobj()
+    for start in range(0, len(body), _ZSTD_STEP):
+        data = body[start : start + _ZSTD_STEP]
+        while data:
+            if inner.eof:
+                inner = zstandard.ZstdDecompressor().decompressobj()
+            chunks.append(inner.decompress(data))
+            size += len(chunks[-1])
+            _bound(size, max_bytes)
+            data = inner.unused_data
+    if not inner.eof:
+        raise ServerError(CANNOT_DECOMPRESS, "Cannot decompress: the body is cut")
     return b"".join(chunks)
 
 
 def _open_lz4(body: bytes, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
+    size = 0
     rest: bytes | None = body
     while rest:
         inner = lz4.frame.LZ4FrameDecompressor()
@@ -142,9 +154,10 @@ def _open_lz4(body: bytes, max_bytes: int) -> bytes:
         while not inner.eof:
             if inner.needs_input and not data:
                 raise ServerError(CANNOT_DECOMPRESS, "Cannot decompress: the body is cut")
-            chunks.append(inner.decompress(data, max_length=8 * _STEP))
+            chunks.append(inner.decompress(data, max_length=64 * _STEP))
             data = b""
-            _bounded(chunks, max_bytes)
+            size += len(chunks[-1])
+            _bound(size, max_bytes)
         rest = inner.unused_data
     return b"".join(chunks)
 
@@ -152,9 +165,13 @@ def _open_lz4(body: bytes, max_bytes: int) -> bytes:
 def _open_brotli(body: bytes, max_bytes: int) -> bytes:
     inner: Any = importlib.import_module("brotli").Decompressor()
     chunks: list[bytes] = []
-    for start in range(0, len(body), 65_536):
-        chunks.append(inner.process(body[start : start + 65_536]))
-        _bounded(chunks, max_bytes)
+    size = 0
+    for start in range(0, len(body), _STEP):
+        chunks.append(inner.process(body[start : start + _STEP]))
+        size += len(chunks[-1])
+        _bound(size, max_bytes)
+    if not inner.is_finished():
+        raise ServerError(CANNOT_DECOMPRESS, "Cannot decompress: the body is cut")
     return b"".join(chunks)
 
 

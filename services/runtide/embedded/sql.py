@@ -137,7 +137,9 @@ def split_insert(text: bytes) -> Insert | None:
         elif depth == 0 and token.kind == "quoted":
             named = True
         elif depth == 0 and token.text == b";":
-            return None
+            if next(stream, None) is not None:
+                return None
+            break
         if token.upper == b"SELECT" and depth == 1 and named and previous.text == b"(":
             return None
         previous = token
@@ -175,7 +177,7 @@ def read_statement(text: bytes) -> Statement:
     Raises: ServerError for several statements in one request and for INTO OUTFILE, which a server refuses over HTTP.
     """
     words = tuple(tokens(text))
-    if not words:
+    if all(token.text == b";" for token in words):
         raise ServerError(SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): . Empty query")
     _refuse_several(text, words)
     for before, token in itertools.pairwise(words):
