@@ -107,7 +107,7 @@ async def _serve(
 
 
 def settings_from_environment() -> AgentSettings:
-    """Read what the environment says about the agent. Raises ValueError."""
+    """Read what the environment says about the agent; what is no number there counts as not said."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -115,10 +115,22 @@ def settings_from_environment() -> AgentSettings:
     except PackageNotFoundError:
         installed = ""
     return AgentSettings(
-        sample_seconds=float(os.environ.get("RUNTIDE_SAMPLE_SECONDS") or 5.0),
-        linger_seconds=float(os.environ.get("RUNTIDE_AGENT_LINGER_S") or 3.0),
+        sample_seconds=_seconds("RUNTIDE_SAMPLE_SECONDS", 5.0),
+        linger_seconds=_seconds("RUNTIDE_AGENT_LINGER_S", 3.0),
         version=installed,
     )
+
+
+def _seconds(name: str, default: float) -> float:
+    told = os.environ.get(name, "").strip()
+    try:
+        found = float(told) if told else default
+    except ValueError:
+        found = float("nan")
+    if not 0 <= found < 1e6:  # neither may keep what was logged from being shipped
+        log.warning("%s is %r, which is no number of seconds: %g is used", name, told, default)
+        return default
+    return found
 
 
 def log_to(folder: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -25,6 +25,9 @@ from runtide.v1.records_pb2 import (
 )
 
 log = logging.getLogger(__name__)
+
+HEARTBEAT_STREAMS = 4000
+"""Stream ids in one Heartbeat, which is a record and has its limit."""
 
 BUDGET_BYTES = 64 << 20
 """Disk that the agent's own words may take while no gateway is there; then they are dropped and counted."""
@@ -52,11 +55,13 @@ class OwnStream:
             ca_file=info.ca_file,
         )
         self._writer = SpoolWriter.create(host_folder, self.info, budget_bytes=BUDGET_BYTES)
+        self._dropping = False
         self._say(Record(stream_opened=self._opened()))
 
     def heartbeat(self, streams: Iterable[str]) -> None:
         """Say which streams' processes live."""
-        self._say(Record(heartbeat=Heartbeat(time_us=_now_us(), streams=streams)))
+        for some in _chunks(list(streams)):
+            self._say(Record(heartbeat=Heartbeat(time_us=_now_us(), streams=some)))
 
     def sample(self, time_us: int, readings: list[Reading], rank: int = -1) -> None:
         """Say what was read at an instant of the sampling grid."""
@@ -95,9 +100,16 @@ class OwnStream:
 
     def _say(self, record: Record, worth: Worth = Worth.DATA) -> bool:
         said = self._writer.append_record(record, worth)
-        if not said:
-            log.warning("stream=%s own record dropped: %s", self.info.stream, self._writer.error)
+        if said == self._dropping:
+            self._dropping = not said
+            log.warning("stream=%s own records %s", self.info.stream, "kept again" if said else self._writer.error)
         return said
+
+
+def _chunks(streams: list[str]) -> Iterator[list[str]]:
+    """Lists that fit into a record each; one, and be it empty, at least."""
+    for start in range(0, max(1, len(streams)), HEARTBEAT_STREAMS):
+        yield streams[start : start + HEARTBEAT_STREAMS]
 
 
 def _now_us() -> int:

@@ -31,22 +31,27 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.03
 POLL_IDLE_S = 0.2
-POLL_SHARE = 20
+POLL_SHARE = 40
 """Looking at files may take one part in this many of the time."""
 RESCAN_S = 1.0
 WATCH_S = 0.25
+OWN_FAILED_S = 5.0
+"""How long a disk that would not take a stream of our own is left alone."""
 PARENT_LOOK_S = 0.05
 PARENT_LOOKS = 20
 """How often a dead process's parent is asked how it ended before that stays unknown."""
 CLOSED_GRACE_S = 2.0
 """How long a process may go on after its stream's last word before its end is no longer waited for."""
 STORED_S = 0.25
+STATUS_STREAMS = 1000
 WANT_STORED_S = 60.0
 PREFLIGHT_S = 1.8
 STOP_S = 1.5
 YOUNG_S = 2.0
 """How long a new folder may take to get its stream.json."""
 MANY_STREAMS = 64
+MANY_SAVE_S = 0.004
+"""With very many streams position.json is written less often: by this much for each of them."""
 FOREIGN_QUIET_S = 60.0
 """A stream of another host or boot whose files rest this long has nobody writing it."""
 
@@ -105,6 +110,7 @@ class Agent:
         self._stop = asyncio.Event()
         self._nothing_left = asyncio.Event()
         self._busy_at = clock()
+        self._open_own_at = 0.0
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -198,7 +204,7 @@ class Agent:
     # -- finding and polling ------------------------------------------------------------------------------------------
 
     async def _poll(self) -> float:
-        now = self._clock()
+        now, spent = self._clock(), time.thread_time()
         self._discover(now)
         active = False
         for stream in list(self.streams.values()):
@@ -207,19 +213,20 @@ class Agent:
                     active |= self._look(stream, now)
                 except OSError as error:
                     self._broken(stream, error)
-        self._save(SAVE_EVERY_S if len(self.streams) <= MANY_STREAMS else 0.0016 * len(self.streams))
+        many = len(self.streams) > MANY_STREAMS
+        self._save(SAVE_EVERY_S if not many else SAVE_EVERY_S + MANY_SAVE_S * len(self.streams))
         self._settle_ended()
         if not self.idle:
             self._busy_at = now
         elif now - self._busy_at >= self.settings.linger_seconds:
             self._nothing_left.set()
-        cost = self._clock() - now
-        return max(POLL_S if active else POLL_IDLE_S, POLL_SHARE * cost)
+        return max(POLL_S if active else POLL_IDLE_S, POLL_SHARE * (time.thread_time() - spent))
 
     def _look(self, stream: TailedStream, now: float) -> bool:
         if not stream.in_flight and stream.waiting(now):
             self._offer(stream)
-        return now - stream.grown_at < 5.0 or stream.in_flight or stream.dead
+        waits = stream.dead and not stream.position.error
+        return now - stream.grown_at < 5.0 or stream.in_flight or waits
 
     def _offer(self, stream: TailedStream) -> None:
         if (shipper := self._shippers.get(_destination(stream.info))) is not None:
@@ -350,17 +357,29 @@ class Agent:
         """Open the agent's own stream for a run that lives or has an end to be told; tell the end."""
         if stream.end is not None and stream.end.reported:
             return
+        if stream.silent:
+            if stream.dead:
+                stream.finish(End(0, closed=False, reported=True))
+            return
         key = _run(stream.info)
-        if key not in self._own:
-            try:
-                self._own[key] = OwnStream(self.host_folders[0], stream.info)
-            except OSError as error:
-                log.warning("run=%s no stream of our own: %s", stream.info.run_id, error)
-                return
-            self._own[key].heartbeat(self._living(key))
+        if key not in self._own and not self._open_own(key, stream.info):
+            return
         if stream.dead and stream not in self._reporting:
             self._reporting.add(stream)
             self._spawn(self._report(stream, self._own[key]))
+
+    def _open_own(self, key: RunKey, info: StreamInfo) -> bool:
+        now = self._clock()
+        if now < self._open_own_at:
+            return False
+        try:
+            self._own[key] = OwnStream(self.host_folders[0], info)
+        except OSError as error:
+            log.warning("run=%s no stream of our own: %s", info.run_id, error)
+            self._open_own_at = now + OWN_FAILED_S
+            return False
+        self._own[key].heartbeat(self._living(key))
+        return True
 
     async def _report(self, stream: TailedStream, own: OwnStream) -> None:
         """Say how a stream's process ended, once, and note on disk that it was said."""
@@ -444,7 +463,8 @@ class Agent:
             return
         sampler = await asyncio.to_thread(Sampler)
         while True:
-            await asyncio.sleep(period - time.time() % period)
+            tick = (time.time() // period + 1) * period
+            await asyncio.sleep(tick - time.time())
             if not self._own:
                 continue
             ranks = {
@@ -453,7 +473,7 @@ class Agent:
                 if stream.info.role == ROLE_RANK and not stream.dead and not stream.closed
             }
             readings = await asyncio.to_thread(sampler.read, {pid for _, _, pid in ranks})
-            time_us = int(round(time.time() / period) * period * 1_000_000)
+            time_us = round(tick * 1_000_000)
             for own in self._own.values():
                 own.sample(time_us, readings.host)
             for key, rank, pid in ranks:
@@ -481,7 +501,7 @@ class Agent:
                 continue
             project = next(iter(wanted.values())).info.project
             try:
-                request = StatusRequest(project=project, streams=wanted)
+                request = StatusRequest(project=project, streams=list(wanted)[:STATUS_STREAMS])
                 status = await shipper.client.status(request, PREFLIGHT_S)
             except Failure as failure:
                 log.info("status: %s", failure.text)

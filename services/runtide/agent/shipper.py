@@ -17,7 +17,7 @@ from collections.abc import Callable
 from runtide.agent.gateway import Failure, GatewayClient, Verdict
 from runtide.agent.streams import Piece, TailedStream
 from runtide.v1.ingest_pb2 import PushRequest, Refusal
-from runtide.wire.limits import BATCH_BYTES, PUSH_BYTES, PUSH_RANGES
+from runtide.wire.limits import BATCH_BYTES, KIB, PUSH_BYTES, PUSH_RANGES
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ PUSHES = 4
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 30.0
 NOT_ALLOWED_S = 10.0
+ENVELOPE_BYTES = 512 * KIB
+"""What a Push may carry beside bodies: key sets, identities."""
 _FULL_BYTES = PUSH_BYTES // 4
 
 Batch = list[tuple[TailedStream, Piece]]
@@ -133,7 +135,7 @@ class Shipper:
     def _collect(self) -> Batch:
         """Take ranges round robin until the Push is full or nothing waits."""
         batch: Batch = []
-        room, turn = PUSH_BYTES, self._ready
+        room, envelope, turn = PUSH_BYTES, ENVELOPE_BYTES, self._ready
         self._ready, self._queued = deque(), set()
         max_ranges = self._max_ranges
         while turn and room > 0 and len(batch) < max_ranges:
@@ -141,13 +143,14 @@ class Shipper:
             piece = self._take(stream, min(BATCH_BYTES, room))
             if piece is None:
                 continue
-            if batch and piece.size > room + BATCH_BYTES // 4:
+            if batch and (len(piece.body) > room or piece.beside > envelope):
                 stream.reader.rewind(piece.offset)
                 turn.append(stream)
                 break
             stream.in_flight = True
             batch.append((stream, piece))
-            room -= piece.size
+            room -= len(piece.body)
+            envelope -= piece.beside
             turn.append(stream)
         for stream in turn:
             self.offer(stream)

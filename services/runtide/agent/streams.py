@@ -12,10 +12,10 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtide.spool.layout import REJECTED_DIR, Position, StreamInfo, replace_file, segments
+from runtide.spool.layout import POSITION_FILE, REJECTED_DIR, Position, StreamInfo, replace_file, segments
 from runtide.spool.reader import Cut, Damage, SegmentReader
 from runtide.v1.ingest_pb2 import Range, Refusal
 from runtide.v1.records_pb2 import Gap, KeySet
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 0.1
 """How often position.json is written while a stream moves."""
+
+SAVE_FAILED_S = 5.0
+"""How long a disk that would not take position.json is left alone."""
 
 END_FILE = "end.json"
 """The agent's note that it knows how a stream ended, so that the next agent does not say it again."""
@@ -78,9 +81,9 @@ class Piece:
     closed: bool = False
 
     @property
-    def size(self) -> int:
-        """About how many bytes it takes in a Push."""
-        return len(self.body) + sum(key_set.ByteSize() for key_set in self.key_sets) + _RANGE_BYTES
+    def beside(self) -> int:
+        """About how many bytes it takes in a Push beside its body."""
+        return sum(key_set.ByteSize() for key_set in self.key_sets) + _RANGE_BYTES
 
 
 class TailedStream:
@@ -92,6 +95,7 @@ class TailedStream:
         self.info = info
         self.position = Position.read(folder)
         self.reader = SegmentReader(folder, self.position.acknowledged)
+        self._position_path = str(folder / POSITION_FILE)
         self.in_flight = False
         self.dead = False
         """Its process has ended: nothing more will be written."""
@@ -112,8 +116,15 @@ class TailedStream:
         self._verify_until = 0
         self._dirty = False
         self._saved_at = float("-inf")
+        self._save_again_at = float("-inf")
         self._cleaned_to = 0
         self._synced = -1
+        self._synced_segment = -1
+
+    @property
+    def silent(self) -> bool:
+        """Nothing has ever been said in it."""
+        return self.acknowledged == 0 and self.reader.unread() == 0
 
     @property
     def at_rest(self) -> bool:
@@ -249,11 +260,13 @@ class TailedStream:
     def save(self, now: float, every_s: float) -> None:
         """Write position.json if it is due, then delete the segments that it makes superfluous. Raises OSError."""
         idle = not self.in_flight and self.reader.position >= self._seen and every_s <= SAVE_EVERY_S
-        if not self._dirty or not (idle or self.closed or now - self._saved_at >= every_s):
+        if not self._dirty or now < self._save_again_at:
             return
-        self._saved_at = now
-        self.position.write(self.folder)
-        self._dirty = False
+        if not (idle or self.closed or now - self._saved_at >= every_s):
+            return
+        self._saved_at, self._save_again_at = now, now + SAVE_FAILED_S
+        _replace_quickly(self._position_path, json.dumps(asdict(self.position)))
+        self._dirty, self._save_again_at = False, float("-inf")
         if self.acknowledged - self._cleaned_to >= _CLEAN_EVERY_BYTES:
             self._cleaned_to = self.acknowledged
             self._delete_segments()
@@ -261,9 +274,12 @@ class TailedStream:
             self.finish(End(self.acknowledged, closed=True, reported=False))
 
     def finish(self, end: End) -> None:
-        """Take note, durably, of how the stream ended."""
-        end.write(self.folder)
+        """Take note, durably where the disk allows it, of how the stream ended."""
         self.end = end
+        try:
+            end.write(self.folder)
+        except OSError as error:  # then the next agent says it once more, which changes nothing
+            log.warning("stream=%s end not noted: %s", self.info.stream, error)
 
     def _delete_segments(self) -> None:
         found = segments(self.folder)
@@ -286,11 +302,11 @@ class TailedStream:
             end = first + path.stat().st_size
             if end <= self._synced or end <= self.acknowledged:
                 continue
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
+            _fsync(path)
+            if first != self._synced_segment:  # the name of a new segment, and of a new stream
+                _fsync(self.folder)
+                _fsync(self.folder.parent)
+                self._synced_segment = first
             self._synced = end
 
     def _lost(self, offset: int, body: bytes, detail: str, records: int = 1) -> Gap:
@@ -309,6 +325,25 @@ class TailedStream:
 
 def _names_bytes(cut: Cut) -> int:
     return sum(key_set.ByteSize() for key_set in cut.key_sets)
+
+
+def _fsync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _replace_quickly(path: str, text: str) -> None:
+    """Like `layout.replace_file`, at a third of the cost: one agent alone writes this file, so one other name does."""
+    made = f"{path}.new"
+    file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+    os.replace(made, path)  # noqa: PTH105  pathlib takes longer
 
 
 def _split(piece: Piece, suspect: int) -> list[int]:

@@ -184,7 +184,7 @@ def test_names_and_body_together_fit(tmp_path: Path) -> None:
     step = StepEncoder(1, len(names)).encode(1, 2, [0.5] * len(names))
     tailed = stream(tmp_path, key_set + step * 400)
     while (piece := tailed.take()) is not None:
-        assert piece.size <= BATCH_BYTES + 1024
+        assert len(piece.body) + piece.beside <= BATCH_BYTES + 1024
         tailed.acknowledge(piece, piece.end, 0.0)
         tailed.settle()
     assert tailed.acknowledged == len(key_set) + 400 * len(step)
