@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from runtide.bus import Message
 from runtide.sink.arrived import read
-from runtide.sink.store import Store
+from runtide.sink.store import Store, TakenAway
 from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
 from runtide.v1 import records_pb2 as v1
@@ -55,8 +55,8 @@ class Faulty:
             self._writer.insert(table, batch)
         raise self._error
 
-    def settle(self) -> None:
-        self._writer.settle()
+    def settle(self, others: bool = False) -> None:
+        self._writer.settle(others)
 
 
 class Killed(BaseException):
@@ -162,6 +162,19 @@ def test_two_sinks_that_take_over_from_each_other(client: Client) -> None:
     flush(one, parts[3:])
     other.forget()
     flush(other, parts[4:])
+    assert_exact(client, made)
+
+
+@pytest.mark.parametrize("inserts", range(1, 7))
+def test_a_flush_whose_streams_are_taken_away_stops_before_its_next_insert(client: Client, inserts: int) -> None:
+    made = varied_stream("s", run_id=f"taken-{inserts}")
+    parts = messages(made, random.Random(inserts), 4)
+    left = iter([True] * inserts)
+    one, other = Store(client, Writer(client)), Store(client, Writer(client))
+    with pytest.raises(TakenAway):
+        one.flush([read(message) for message in parts], lambda: next(left, False))
+    other.forget(others=True)
+    flush(other, parts)
     assert_exact(client, made)
 
 

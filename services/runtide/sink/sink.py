@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from runtide.bus import Consumer, Message
 from runtide.sink.arrived import Arrived, read
 from runtide.sink.columns import rows
-from runtide.sink.store import Counters, Stopped, Store
+from runtide.sink.store import Counters, Stopped, Store, TakenAway
 from runtide.warehouse.client import Client, connect
 from runtide.warehouse.settings import ClickHouseSettings
 from runtide.warehouse.writer import Inserts, Writer
@@ -141,7 +141,7 @@ class Sink:
         self._epoch = self._consumer.epoch
         self._pending = _Pending()
         assert self._store is not None
-        self._store.forget()
+        self._store.forget(others=True)
 
     def _is_due(self) -> bool:
         pending, settings = self._pending, self._settings
@@ -169,7 +169,12 @@ class Sink:
 
     async def _flush(self, taken: _Pending) -> None:
         assert self._store is not None
-        hints = await asyncio.to_thread(self._store.flush, taken.arrived)
+        epoch = self._epoch
+        try:
+            hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.epoch == epoch)
+        except TakenAway:
+            log.info("partitions changed during a flush; what is still ours comes again")
+            return
         self._took_s = time.monotonic() - self._began
         await self._consumer.commit(taken.messages)
         if self._on_stored is not None and hints:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
 from runtide.sink import columns
@@ -32,6 +33,10 @@ log = logging.getLogger("runtide.sink")
 
 REMEMBERED = 20_000
 """Streams whose state is kept in memory; one that was forgotten is read again when it speaks."""
+
+
+class TakenAway(Exception):
+    """The streams may belong to another sink now. What was stored so far it will find in the tables."""
 
 
 class Stopped(Exception):
@@ -80,6 +85,9 @@ class Store:
         stopping: threading.Event | None = None,
     ) -> None:
         """`days` is the retention stamped on rows, `backoff_s` the first and the longest wait before a retry."""
+        self._others = False
+        """Another sink may have been at work on what is ours now."""
+        self._is_ours: Callable[[], bool] = _always
         self._client = client
         self._writer = writer
         self._days = days
@@ -88,16 +96,19 @@ class Store:
         self._states: OrderedDict[StreamKey, StreamState] = OrderedDict()
         self.counters = Counters()
 
-    def forget(self) -> None:
-        """Trust nothing that was learned so far."""
+    def forget(self, others: bool = False) -> None:
+        """Trust nothing that was learned so far; `others` may have been at work too, and may still be."""
         self._states.clear()
+        self._others = self._others or others
 
-    def flush(self, arrived: Sequence[Arrived]) -> list[Hint]:
+    def flush(self, arrived: Sequence[Arrived], is_ours: Callable[[], bool] | None = None) -> list[Hint]:
         """Store what is new of `arrived` and say what that was.
 
-        Blocks until all of it is stored, however long the store is away. Raises StoreMisconfigured where waiting does
-        not help, and Stopped when told to stop meanwhile.
+        Blocks until all of it is stored, however long the store is away. `is_ours` is asked before every insert: once
+        it says no, TakenAway is raised. Raises StoreMisconfigured where waiting does not help, and Stopped when told to
+        stop meanwhile.
         """
+        self._is_ours = is_ours or _always
         wait_s = self._backoff_s[0]
         while True:
             try:
@@ -115,7 +126,8 @@ class Store:
             wait_s = min(2 * wait_s, self._backoff_s[1])
 
     def _try(self, arrived: Sequence[Arrived]) -> list[Hint]:
-        self._writer.settle()
+        self._writer.settle(self._others)
+        self._others = False
         fresh = self._recall({part.key for part in arrived if part.key not in self._states})
         doubtful = self._doubtful(arrived, fresh)
         self._recall(doubtful)
@@ -187,7 +199,7 @@ class Store:
         batch = build(block, self._days)
         built = time.perf_counter()
         try:
-            self._writer.insert(table, batch)
+            self._write(table, batch)
         except RowsRefused as error:
             if table == "dead_letters":
                 raise  # nothing of ours can be wrong in there that halving would find
@@ -205,7 +217,7 @@ class Store:
         middle = len(records) // 2
         for half in (records[:middle], records[middle:]):
             try:
-                self._writer.insert(table, build(half, self._days))
+                self._write(table, build(half, self._days))
             except RowsRefused as again:
                 self._halve(table, build, half, again, plan)
 
@@ -213,7 +225,7 @@ class Store:
         offset, length, points = _place(record)
         reason = f"the store refuses it for {table}: {error}"
         dead = Dead(offset, length, record.bytes_of(offset, length), table, reason)
-        self._writer.insert("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
+        self._write("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
         state = plan.states[record.key]
         state.records -= 1
         state.points -= points
@@ -224,10 +236,15 @@ class Store:
         states = [plan.states[key] for key in sorted(plan.touched) if not key[2].startswith(UNREADABLE)]
         if not states:
             return
-        self._writer.insert("ledger", columns.ledger(states))
+        self._write("ledger", columns.ledger(states))
         for state in states:
             state.revision += 1
             state.ahead = False
+
+    def _write(self, table: str, batch: pa.RecordBatch) -> None:
+        if not self._is_ours():
+            raise TakenAway
+        self._writer.insert(table, batch)
 
     def _remember(self, plan: _Plan) -> None:
         for key, state in plan.states.items():
@@ -243,6 +260,10 @@ class Store:
             self._states.popitem(last=False)
         self.counters.flushes += 1
         self.counters.duplicate_ranges += plan.duplicates
+
+
+def _always() -> bool:
+    return True
 
 
 def _count(state: StreamState, part: Arrived) -> None:

@@ -25,8 +25,11 @@ class Inserts(Protocol):
     def insert(self, table: str, batch: pa.RecordBatch) -> None:
         """Store a block. Raises StoreError; after StoreBusy nobody knows whether it is stored."""
 
-    def settle(self) -> None:
-        """Return when no insert whose result is unknown can still be at work. Raises StoreError."""
+    def settle(self, others: bool = False) -> None:
+        """Return when no insert whose result is unknown can still be at work; nor, if asked, one of another sink.
+
+        Raises StoreError.
+        """
 
 
 class Writer:
@@ -58,12 +61,12 @@ class Writer:
             self._in_doubt = self._in_doubt or isinstance(said, StoreBusy)
             raise said from error
 
-    def settle(self) -> None:
-        """Wait until every insert is over that was at work when an insert gave no answer.
+    def settle(self, others: bool = False) -> None:
+        """Wait until every insert is over that is at work now, if one gave no answer or `others` may be at work.
 
         Blocks for as long as such an insert may take. Raises StoreBusy where the server does not answer.
         """
-        if not self._in_doubt:
+        if not (self._in_doubt or others):
             return
         deadline = time.monotonic() + 2 * self._limit_s
         left = self._at_work()
