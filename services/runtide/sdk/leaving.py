@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from runtide.sdk.stuck import StuckWatch
+
 _BY_SIGNAL = 128
 _RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
 
@@ -108,12 +110,39 @@ class Watch:
             if callable(before):
                 self.signal = number.name
                 return before(received, frame)
-            self._ended(Leaving(_BY_SIGNAL + number, "signal", number.name))
+            handled.set()
+            self._ended(leaving)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return None
 
+        handled = threading.Event()
+        leaving = Leaving(_BY_SIGNAL + number, "signal", number.name)
         signal.signal(number, noticed)
+        if not callable(before):
+            StuckWatch(number, noticed, handled, lambda: self._ended(leaving)).start()
+            _not_in_children(number, noticed)
+
+
+def _not_in_children(number: signal.Signals, handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Give forked children the default action back, from their first moment on.
+
+    Python forgets a signal that comes between fork and the child's first instruction, so a child that is terminated at
+    once would live on.
+    """
+
+    def before() -> None:
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+            lifted.append(True)
+
+    def after_in_parent() -> None:
+        if lifted:
+            lifted.clear()
+            signal.signal(number, handler)
+
+    lifted: list[bool] = []
+    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=lifted.clear)
 
 
 def _outermost(frame: FrameType) -> FrameType:

@@ -115,14 +115,14 @@ def _last_run(told: Settings) -> str:
 
 def _remember(process: Process, told: Settings, place: Place, identity: Identity) -> Callable[[Run, Leaving], None]:
     """Keep what the next init has to know: a run that may have to be continued, and the end of one with a given id."""
-    file = _last_run_file(told)
+    file, pid = _last_run_file(told), os.getpid()
 
     def closing(run: Run, leaving: Leaving) -> None:
         process.closing(run, leaving)
         try:
-            if told.resume == AUTO and leaving.exit_code == 0 and leaving.reason != "signal":
+            if told.resume == AUTO and os.getpid() == pid and leaving.exit_code == 0 and leaving.reason != "signal":
                 file.unlink(missing_ok=True)
-            if told.run_id or told.resume_run:
+            if (told.run_id or told.resume_run) and os.getpid() == pid:
                 ended = EndedHere(identity.launch_id, time.time(), alone=place.world_size == 1)
                 ended.write(host_folder(told.root), told.project, identity.run_id)
         except OSError as error:
@@ -155,10 +155,14 @@ def _asker(told: Settings, link: AgentLink, rank: int, deadline: float) -> Calla
 def _opener(told: Settings, place: Place, identity: Identity, parent: str) -> Callable[[bool], Stream | None]:
     def opener(child: bool) -> Stream | None:
         try:
-            return _open_stream(told, place, identity, wire.ROLE_CHILD if child else wire.ROLE_RANK, parent)
+            stream = _open_stream(told, place, identity, wire.ROLE_CHILD if child else wire.ROLE_RANK, parent)
         except OSError as error:
             say(f"nothing of run {identity.run_id} can be kept: {told.root} cannot be written to ({error})")
             return None
+        stream.writer.on_first_drop = lambda why: say(
+            f"records are dropped: {why}; training goes on, the loss is noted"
+        )
+        return stream
 
     return opener
 

@@ -25,6 +25,7 @@ from runtide.wire import limits
 from runtide.wire.errors import BadInput
 
 FINISH_SECONDS = 10.0
+_LOCK_SECONDS = 2.0
 _ENTRIES_BYTES = limits.RECORD_BYTES // 2
 Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
@@ -242,7 +243,6 @@ class Run:
             self._gathered, self._gathered_step = {}, None
             if found and (stream := self._out()) is not None:
                 stream.log(list(found), list(found.values()), step, time_us or time.time_ns() // 1000)
-                self._notice_drops(stream)
 
     def _out(self) -> Stream | None:
         """This process's stream, opened now in a forked child."""
@@ -260,8 +260,8 @@ class Run:
 
     def _say(self, record: Record) -> None:
         stream = self._out()
-        if stream is not None and not stream.say(record):
-            self._notice_drops(stream)
+        if stream is not None:
+            stream.say(record)
 
     def _mark(self, text: str, step: int | None) -> None:
         mark = Mark(time_us=time.time_ns() // 1000, text=_utf8(text))
@@ -317,7 +317,9 @@ class Run:
             yield entry
 
     def _finish(self, leaving: Leaving, timeout: float) -> None:
-        with self._lock:
+        # a signal handler may have interrupted the thread that others wait for, so no lock is waited for without end
+        locked = self._lock.acquire(timeout=_LOCK_SECONDS)
+        try:
             if self._finished:
                 return
             for phase in reversed(self._phases.copy()):
@@ -325,6 +327,9 @@ class Run:
             self._guard(self._flush_gathered)
             self._on_finish(self, leaving)  # stops the console, whose last lines belong to the run
             self._finished = True
+        finally:
+            if locked:
+                self._lock.release()
         stream = self._stream
         if stream is not None:
             self._guard(self._last_word, stream, leaving, timeout)
@@ -352,12 +357,6 @@ class Run:
         points = declared.points - stream.writer.count_below(position.acknowledged).points
         why = f" ({position.error})" if position.error else ""
         say(f"{points} points still local{why}, they are sent when a gateway is reachable; or run: runtide sync")
-
-    def _notice_drops(self, stream: Stream) -> None:
-        if stream.writer.dropped_records:
-            self._once.say(
-                "dropped", f"records are dropped: {stream.writer.error}; training goes on, the loss is noted"
-            )
 
     def _refuse(self, subject: str, error: BadInput) -> None:
         self.refused += 1

@@ -115,6 +115,8 @@ class SpoolWriter:
         self.dropped_bytes = 0
         self.error = ""
         """Why the last record was dropped, if it was."""
+        self.on_first_drop: Callable[[str], object] | None = None
+        """Told the reason when the first record is dropped."""
         self._segment_bytes = segment_bytes
         self._room = (int(budget_bytes * LINE_SHARE), budget_bytes, budget_bytes + LAST_RESERVE_BYTES)
         self._clock = clock
@@ -261,6 +263,8 @@ class SpoolWriter:
         self.dropped_bytes += size
         self._undeclared = Count(self._undeclared.records + 1, self._undeclared.points + points)
         self._ready = -1
+        if self.dropped_records == 1 and self.on_first_drop is not None:
+            self.on_first_drop(reason)
         return False
 
     def _has_room(self, size: int, worth: Worth) -> bool:

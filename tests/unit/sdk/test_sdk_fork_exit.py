@@ -163,20 +163,54 @@ import ctypes, runtide
 run = runtide.init("p")
 run.log({"a": 1})
 print("ready", flush=True)
-ctypes.PyDLL(None).usleep  # loads libc
+mutex = ctypes.create_string_buffer(128)
 libc = ctypes.CDLL(None)
-while True:
-    libc.sigprocmask(0, None, None)
-    # a wait that starts again after a signal, as a collective operation does
-    remaining = 60
-    while remaining:
-        remaining = libc.sleep(remaining)
+libc.pthread_mutex_lock(mutex)
+libc.pthread_mutex_lock(mutex)  # never comes back, as a collective operation that misses a rank
 """)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == -signal.SIGTERM
+    closed = job.stream().records[-1].stream_closed
+    assert (closed.reason, closed.signal) == ("signal", "SIGTERM")
+
+
+def test_a_signal_to_a_child_is_not_taken_for_one_to_the_parent(job):
+    job.run("""
+import multiprocessing, signal, time, runtide
+run = runtide.init("p")
+context = multiprocessing.get_context("fork")
+for _ in range(20):
+    child = context.Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join(20)
+    assert child.exitcode == -15, child.exitcode
+assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+run.log({"alive": 1})
+""")
+    assert job.streams()[0].records[-1].stream_closed.reason == "exit"
+
+
+def test_an_event_loop_keeps_its_own_signal_handling(job):
+    job.run("""
+import asyncio, os, signal, runtide
+run = runtide.init("p")
+async def main():
+    seen = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, seen.set)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(seen.wait(), 10)
+asyncio.run(main())
+run.log({"alive": 1})
+""")
+    assert job.stream().steps() == [(0, {"alive": 1})]
 
 
 def test_a_block_that_raises_says_so_and_lets_it_through(job):

@@ -291,6 +291,30 @@ print("done")
     assert "cannot be written to" in done.stderr
 
 
+def test_a_spent_budget_is_said_once_and_declared(job):
+    done = job.run(
+        """
+import runtide
+run = runtide.init("p")
+for step in range(3000):
+    run.log({"a": step, "b": 1})
+    print("line", step)
+found = run.stats()
+assert found.dropped.points > 0 and found.written.points + found.dropped.points == 6000, found
+run.finish()
+""",
+        env={"RUNTIDE_SPOOL_MB": "0.1"},
+    )
+    assert done.stderr.count("records are dropped: the spool's disk budget is spent") == 1
+    stream = job.stream()
+    closed = stream.records[-1].stream_closed
+    gaps = [record.gap for record in stream.said("gap")]
+    assert closed.records == len(stream.records) - 1
+    assert closed.points + sum(gap.points for gap in gaps) == 6000
+    lines = len(stream.lines()) + sum(gap.records for gap in gaps) - (6000 - closed.points) // 2
+    assert lines == 3000, "every line is there or declared"
+
+
 def test_the_spool_is_its_owners_only(job):
     job.run('import runtide; runtide.init("p", token="abc").log({"a": 1})')
     (host,) = job.root.iterdir()
