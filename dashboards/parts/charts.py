@@ -43,7 +43,7 @@ def metric(frame: pd.DataFrame, *, name: str, x: str, log: bool, lines: bool, ke
             "filled": True,
             "size": 45,
             "yOffset": -5,
-            "color": palette.VERMILION,
+            "color": palette.seen(palette.VERMILION),
         },
         "encoding": {
             "y": {"value": "height"},
@@ -62,7 +62,7 @@ def resource(frame: pd.DataFrame, *, name: str, key: str) -> None:
         "type": "nominal",
         "title": None,
         "scale": {"domain": names, "range": [palette.of_name(who) for who in names] if len(names) > 6 else
-                  list(palette.SERIES[: len(names)])},
+                  [palette.seen(colour) for colour in palette.SERIES[: len(names)]]},
         "legend": {"orient": "bottom", "columns": 3, "symbolType": "stroke"} if len(names) > 1 else None,
     }  # fmt: skip
     y = {

@@ -23,7 +23,8 @@ _STYLE = """
   font-size: .8rem; font-weight: 600; white-space: nowrap; color: inherit;
   border: 1px solid color-mix(in srgb, var(--c) 60%, transparent);
   background: color-mix(in srgb, var(--c) 16%, transparent)}
-.rt-chip i {font-style: normal; color: var(--c); font-size: .75rem; min-width: .9em; text-align: center}
+.rt-chip i {font-style: normal; color: color-mix(in srgb, var(--c) 75%, currentColor);
+  font-size: .75rem; min-width: .9em; text-align: center}
 .rt-wide {overflow-x: auto}
 .rt-table {width: 100%; border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums}
 .rt-table th {text-align: left; font-weight: 500; opacity: .65; font-size: .76rem;

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+import streamlit as st
+
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#8C8C8C",
 )  # fmt: skip
@@ -12,14 +14,23 @@ SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 """Without yellow, which cannot be seen on white."""
 
 
+_ON_BLACK = {BLUE: "#3FA7E8", VERMILION: "#F2803A", GREEN: "#2CC596"}
+"""The dark ones, lighter, where the page is dark."""
+
+
+def seen(colour: str) -> str:
+    """The colour as it is drawn on the page's background."""
+    return _ON_BLACK.get(colour, colour) if st.context.theme.type == "dark" else colour
+
+
 def of_name(name: str) -> str:
     """The same colour for the same name, on every page."""
-    return SERIES[zlib.crc32(name.encode()) % len(SERIES)]
+    return seen(SERIES[zlib.crc32(name.encode()) % len(SERIES)])
 
 
 def of_rank(rank: int) -> str:
     """The same colour for the same rank."""
-    return SERIES[rank % len(SERIES)]
+    return seen(SERIES[rank % len(SERIES)])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Generic, TypeVar
 
 import streamlit as st
@@ -23,7 +24,8 @@ Answer = TypeVar("Answer")
 QUICK_S = 1.0
 SLOW_S = 10.0
 _SHARE = 4
-"""A refresh may take a quarter of the time; where it takes more the next one waits."""
+"""A refresh may take a quarter of the time; where the last few took more the next one waits longer."""
+_LAST = 7
 
 
 def settings() -> ClickHouseSettings:
@@ -75,15 +77,23 @@ def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bo
         moving = True
         if seen is not None:
             moving = draw(seen.answer)
-        wanted = QUICK_S if moving else SLOW_S
-        cost = time.monotonic() - began
-        if wanted == QUICK_S and cost * _SHARE > QUICK_S:
-            wanted = float(min(round(cost * _SHARE), SLOW_S)) or QUICK_S
-        if wanted != every and (wanted > 2 * every or every > 2 * wanted or wanted in {QUICK_S, SLOW_S}):
+        wanted = _pace(name, moving, time.monotonic() - began)
+        if wanted != every:
             st.session_state[pace] = wanted
             st.rerun()
 
     turn()
+
+
+def _pace(name: str, moving: bool, cost_s: float) -> float:
+    """Seconds between refreshes: one while something moves, more where the last few took long."""
+    costs: list[float] = st.session_state.setdefault(f"costs:{name}", [])
+    costs.append(cost_s)
+    del costs[:-_LAST]
+    if not moving:
+        return SLOW_S
+    usual = median(costs) if len(costs) == _LAST else 0.0
+    return next((pace for pace in (QUICK_S, 2.0, 5.0) if usual * _SHARE <= pace), SLOW_S)
 
 
 @st.cache_resource(show_spinner=False)

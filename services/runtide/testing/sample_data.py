@@ -51,7 +51,7 @@ RUNS = (
 
 _METRICS = (
     ("train/loss", "2.3 * exp(-step / {steps} * 4) + 0.04 * randNormal(0, 1, step, rank, {seed}) + 0.01 * rank"),
-    ("train/accuracy", "1 - exp(-step / {steps} * 5) * 0.9 + 0.01 * randNormal(0, 1, step, rank, {seed}, 2)"),
+    ("train/accuracy", "0.975 - exp(-step / {steps} * 5) * 0.88 + 0.008 * randNormal(0, 1, step, rank, {seed}, 2)"),
     ("train/grad_norm", "if(step % 977 = 976, nan, exp(randNormal(0, 0.3, step, rank, {seed}, 3)) * 2)"),
     ("train/lr", "3e-4 * least(step / 200, 1) * (1 + cos(pi() * step / {steps})) / 2"),
     ("val/loss", "2.2 * exp(-step / {steps} * 3.4) + 0.12 + 0.02 * randNormal(0, 1, step, {seed}, 4)"),
