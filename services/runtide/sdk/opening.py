@@ -159,12 +159,14 @@ def _opener(told: Settings, place: Place, identity: Identity, parent: str) -> Ca
         except OSError as error:
             say(f"nothing of run {identity.run_id} can be kept: {told.root} cannot be written to ({error})")
             return None
-        stream.writer.on_first_drop = lambda why: say(
-            f"records are dropped: {why}; training goes on, the loss is noted"
-        )
+        stream.writer.on_first_drop = _say_first_drop
         return stream
 
     return opener
+
+
+def _say_first_drop(why: str) -> None:
+    say(f"records are dropped: {why}; training goes on, the loss is noted")
 
 
 def _open_stream(told: Settings, place: Place, identity: Identity, role: wire.Role, parent: str) -> Stream:
