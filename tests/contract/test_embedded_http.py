@@ -237,6 +237,13 @@ def test_compressed_bodies_out(http_: Http, encoding: str, unpack: Callable[[byt
     )
 
 
+def test_a_refused_upload_is_told_why(http_: Http) -> None:
+    body = b"INSERT INTO absent FORMAT TSV\n" + b"x" * 30_000_000
+    refused = http_(body, headers={"X-ClickHouse-User": "writer", "X-ClickHouse-Key": "wrong"})
+    assert (refused.status, refused.code) == (403, "516")
+    assert http_(body, writer=True).code == "60"
+
+
 def test_unknown_encoding(http_: Http) -> None:
     assert http_("SELECT 1", headers={"Content-Encoding": "snappy"}).code == "89"
 

@@ -15,7 +15,7 @@ import string
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -152,39 +152,24 @@ class ClickHouseApp:
 
     async def _query(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         query_id = ""
+        upload = _Upload(receive, self._limits.max_body_bytes)
         try:
             parameters = read_parameters(scope["query_string"])
             query_id = parameters.get("query_id") or _query_id()
             request = Request(scope["method"], parameters, headers)
             user = authenticate(request, self._password)
-            request = await self._with_body(request, receive)
+            body = await upload.read()
+            request = await self._in_thread(lambda: _open_body(request, body, self._limits.max_body_bytes))
             plan = await self._in_thread(lambda: make_plan(request, user, self._engine, self._limits))
             async with (self._readers if user == READER else self._writers).one():
                 reply = _Reply(send, request, plan, query_id, self._engine)
                 await self._carry_out(plan, reply, receive)
         except ServerError as error:
-            await self._say(error, query_id, scope, receive, send)
+            with suppress(Disconnected):
+                await upload.drop()
+                await self._say(error, query_id, scope, receive, send)
         except Disconnected:
             log.debug("client left", extra={"query_id": query_id})
-
-    async def _with_body(self, request: Request, receive: Receive) -> Request:
-        """Read the whole body: an insert begins when all of it is here, so a cut upload stores nothing."""
-        limit = self._limits.max_body_bytes
-        chunks, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise ServerError(
-                    REQUEST_TOO_LARGE, f"The body has more than {limit} bytes (max_body_bytes); send it in parts"
-                )
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                break
-        return await self._in_thread(lambda: _open_body(request, b"".join(chunks), limit)) if size else request
 
     async def _carry_out(self, plan: Plan, reply: _Reply, receive: Receive) -> None:
         query = Query(self._engine, plan, self._limits)
@@ -261,6 +246,42 @@ class ClickHouseApp:
             time.sleep(_KILL_AGAIN_S)
         self._pool.shutdown()
         self._killers.shutdown()
+
+
+class _Upload:
+    """A request's body. An insert begins when all of it is here, so a cut upload stores nothing."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive, self._max_bytes = receive, max_bytes
+        self._more = True
+
+    async def read(self) -> bytes:
+        """The whole body. Raises: ServerError above the limit, Disconnected."""
+        chunks: list[bytes] = []
+        size = 0
+        while self._more:
+            chunks.append(await self._chunk())
+            size += len(chunks[-1])
+            if size > self._max_bytes:
+                raise ServerError(
+                    REQUEST_TOO_LARGE,
+                    f"The body has more than {self._max_bytes} bytes (max_body_bytes); send it in parts",
+                )
+        return b"".join(chunks)
+
+    async def drop(self) -> None:
+        """Read on and forget, so that a client still sending gets to read why. Raises: Disconnected."""
+        size = 0
+        while self._more and size < self._max_bytes:
+            size += len(await self._chunk())
+
+    async def _chunk(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._more = False
+            raise Disconnected
+        self._more = bool(message.get("more_body", False))
+        return bytes(message.get("body", b""))
 
 
 def _open_body(request: Request, body: bytes, limit: int) -> Request:
