@@ -19,6 +19,7 @@ from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.errors import StoreMisconfigured
 from runtide.warehouse.migrate import migrate
 from runtide.warehouse.verify import verify_run
+from runtide.wire.errors import BadInput
 from runtide.wire.hints import Hint
 
 DEADLINE_S = 60
@@ -114,6 +115,35 @@ def test_the_store_dies_in_the_middle_and_comes_back(tmp_path: Path) -> None:
         assert found.duplicates == 0
     finally:
         stop_embedded(server)
+
+
+def test_a_sink_that_starts_before_its_store_waits_for_it(tmp_path: Path) -> None:
+    made = varied_stream("s", run_id="early")
+    server = start_embedded(tmp_path)
+    migrate(connect(settings_of(server)))
+    server.kill()
+
+    async def run() -> None:
+        nonlocal server
+        bus = LocalBus()
+        sink = Sink(bus.consumer, settings_of(server), SinkSettings(backoff_s=(0.01, 0.05)))
+        task = asyncio.create_task(sink.run())
+        published = asyncio.create_task(publish(bus, [made.message(made.range())]))
+        server = await asyncio.to_thread(start_embedded, tmp_path, server.port)
+        await published
+        sink.stop()
+        await task
+
+    try:
+        asyncio.run(run())
+        assert verify_run(connect(settings_of(server)), "p", "early").clean
+    finally:
+        stop_embedded(server)
+
+
+def test_a_retention_that_rows_cannot_say_is_refused() -> None:
+    with pytest.raises(BadInput, match="retention_days is 70000, but 0 to 65535"):
+        SinkSettings(retention_days=70_000)
 
 
 def test_a_sink_whose_table_is_gone_ends_and_says_so(server: EmbeddedClickHouse) -> None:

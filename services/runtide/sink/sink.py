@@ -18,13 +18,17 @@ from runtide.sink.arrived import Arrived, read
 from runtide.sink.columns import rows
 from runtide.sink.store import Counters, Stopped, Store, TakenAway
 from runtide.warehouse.client import Client, connect
+from runtide.warehouse.errors import StoreBusy
 from runtide.warehouse.settings import ClickHouseSettings
 from runtide.warehouse.writer import Inserts, Writer
+from runtide.wire.errors import BadInput
 from runtide.wire.hints import Hint
 from runtide.wire.limits import MIB
 
 log = logging.getLogger("runtide.sink")
 
+RETENTION_DAYS = 65_535
+"""The longest retention that a row can say."""
 POLL_S = 0.1
 """How long one poll waits where nothing is pending."""
 
@@ -45,6 +49,10 @@ class SinkSettings:
     """Stamped on rows; 0 keeps them for ever."""
     backoff_s: tuple[float, float] = (0.1, 10.0)
     """First and longest wait before a flush is tried again."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.retention_days <= RETENTION_DAYS:
+            raise BadInput("retention_days", self.retention_days, f"0 to {RETENTION_DAYS} can be kept")
 
 
 class _Pending:
@@ -100,7 +108,9 @@ class Sink:
 
     async def run(self) -> None:
         """Store until stop(). Raises StoreMisconfigured where nothing will ever be stored like this."""
-        client = await asyncio.to_thread(self._connect)
+        client = await self._open()
+        if client is None:
+            return
         settings = self._settings
         self._store = Store(
             client, self._writer(client), settings.retention_days, settings.backoff_s, stopping=self._stopping
@@ -122,6 +132,19 @@ class Sink:
             self._stopping.set()
             if flushing is not None:
                 await asyncio.wait([flushing])
+
+    async def _open(self) -> Client | None:
+        """Connect, however long the store is away; None where told to stop before."""
+        first, longest = self._settings.backoff_s
+        wait_s = first
+        while not self._stopping.is_set():
+            try:
+                return await asyncio.to_thread(self._connect)
+            except StoreBusy as error:
+                log.warning("store away retry_s=%.1f said=%s", wait_s, error)
+            await asyncio.to_thread(self._stopping.wait, wait_s)
+            wait_s = min(2 * wait_s, longest)
+        return None
 
     async def _gather(self, flushing: asyncio.Task[None] | None) -> None:
         """Poll once, or wait for the flush where there is no room for more."""

@@ -123,6 +123,8 @@ class Store:
                 raise
             if self._stopping.wait(wait_s * random.uniform(0.5, 1.0)):  # noqa: S311  spreads retries, no secret
                 raise Stopped
+            if not self._is_ours():
+                raise TakenAway
             wait_s = min(2 * wait_s, self._backoff_s[1])
 
     def _try(self, arrived: Sequence[Arrived]) -> list[Hint]:
