@@ -135,13 +135,16 @@ class Scripted(IngestServicer):
 
 
 @contextmanager
-def serving(servicer: Scripted, port: int = 0) -> Iterator[Scripted]:
+def serving(servicer: Scripted, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> Iterator[Scripted]:
     """Serve on a port, which is chosen where none is given."""
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
     add_IngestServicer_to_server(servicer, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    if credentials is None:
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    else:
+        bound = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     server.start()
-    servicer.url = f"grpc://127.0.0.1:{bound}"
+    servicer.url = f"{'grpcs' if credentials else 'grpc'}://127.0.0.1:{bound}"
     try:
         yield servicer
     finally:
@@ -208,12 +211,13 @@ def write_stream(
 
 
 @contextmanager
-def agent(root: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A real agent process."""
+def agent(root: Path, limits: str = "true", **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real agent process; `limits` is a shell command that runs before it."""
     told = {"RUNTIDE_SAMPLE_SECONDS": "0", "RUNTIDE_AGENT_LINGER_S": "0.3"} | env
     host_folder(root).mkdir(parents=True, exist_ok=True)
     with (host_folder(root) / "agent.log").open("ab") as log:
-        command = [sys.executable, "-m", "runtide.agent", "--root", str(root)]
+        served = [sys.executable, "-m", "runtide.agent", "--root", str(root)]
+        command = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *served]
         process = subprocess.Popen(command, env=os.environ | told, stdout=log, stderr=log)
     try:
         yield process

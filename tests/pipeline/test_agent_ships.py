@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -13,6 +17,7 @@ import pytest
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from runtide.spool.layout import Position, host_folder
+from runtide.v1 import ingest_pb2 as pb
 
 from tests.pipeline.agent_scripted import (
     Scripted,
@@ -232,3 +237,62 @@ def test_many_streams_travel_together(tmp_path: Path, gateway: Scripted) -> None
             until(lambda: all(gateway.records(job.info.stream) == job.elements for job in jobs))
     assert max(len(push.ranges) for _, push in gateway.pushes) > 100
     assert len(gateway.pushes) < 30
+
+
+def test_a_gateway_killed_in_the_middle_of_a_push_gets_it_again(tmp_path: Path) -> None:
+    reached, over = threading.Event(), threading.Event()
+
+    def hangs(request: pb.PushRequest, context: grpc.ServicerContext) -> pb.PushResponse:
+        reached.set()
+        over.wait(10)
+        return take(request, context)
+
+    with living() as process, agent(tmp_path):
+        with serving(Scripted(always=hangs)) as first:
+            job = write_stream(tmp_path, process, first.url)
+            job.log(100)
+            assert reached.wait(10)
+            threading.Timer(0.2, over.set).start()
+        with serving(Scripted(), int(first.url.rsplit(":", 1)[1])) as second:
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+            assert second.records(job.info.stream) == job.elements
+
+
+def test_a_token_that_is_not_known_is_said_and_nothing_is_given_up(tmp_path: Path, gateway: Scripted) -> None:
+    gateway.always = fails(grpc.StatusCode.UNAUTHENTICATED)
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        with agent(tmp_path):
+            until(lambda: "UNAUTHENTICATED: as scripted" in Position.read(job.writer.folder).error)
+        assert len(gateway.pushes) == 1
+        gateway.always = take
+        with agent(tmp_path):
+            until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+    assert gateway.records(job.info.stream) == job.elements
+
+
+def test_shipping_goes_on_where_the_agent_can_write_nothing(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path, limits="ulimit -f 0") as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(100)
+        until(lambda: gateway.records(job.info.stream) == job.elements)
+        job.log(100)
+        until(lambda: gateway.records(job.info.stream) == job.elements)
+        assert served.poll() is None
+
+
+def test_tls_with_a_private_authority(tmp_path: Path, require: Callable[[object, str], None]) -> None:
+    require(shutil.which("openssl"), "no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=here"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    root = tmp_path / "spool"
+    with serving(Scripted(), 0, credentials) as gateway, living() as process, agent(root):
+        job = write_stream(root, process, "")
+        replace(job.info, url=gateway.url, ca_file=str(certificate)).write(job.writer.folder)
+        stranger = write_stream(root, process, gateway.url)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        assert gateway.records(job.info.stream) == job.elements
+        until(lambda: "unreachable" in Position.read(stranger.writer.folder).error)

@@ -108,16 +108,9 @@ async def _serve(
 
 def settings_from_environment() -> AgentSettings:
     """Read what the environment says about the agent; what is no number there counts as not said."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        installed = version("runtide")
-    except PackageNotFoundError:
-        installed = ""
     return AgentSettings(
         sample_seconds=_seconds("RUNTIDE_SAMPLE_SECONDS", 5.0),
         linger_seconds=_seconds("RUNTIDE_AGENT_LINGER_S", 3.0),
-        version=installed,
     )
 
 

@@ -7,6 +7,7 @@ within a second; nothing is deleted that is not acknowledged. One event loop; fi
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -65,7 +66,6 @@ class AgentSettings:
     linger_seconds: float = 3.0
     """How long it stays when there is nothing left to do."""
     heartbeat_seconds: float = HEARTBEAT_SECONDS
-    version: str = ""
     once: bool = False
     """Stop when all that is there has been shipped, though processes may go on writing (`runtide sync`)."""
 
@@ -518,7 +518,7 @@ class Agent:
         self.stay()
         match request.get("op"):
             case "ping":
-                return {"ok": True, "pid": os.getpid(), "version": self.settings.version}
+                return {"ok": True, "pid": os.getpid(), "version": _version()}
             case "preflight":
                 return await self._preflight(request)
             case "want_stored":
@@ -578,6 +578,16 @@ async def _first(*waits: Awaitable[object]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+
+
+@functools.cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # late: it costs a tenth of the agent's start
+
+    try:
+        return version("runtide")
+    except PackageNotFoundError:
+        return ""
 
 
 def _destination(info: StreamInfo) -> Destination:

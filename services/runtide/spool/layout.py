@@ -124,11 +124,12 @@ def host_folder(root: Path) -> Path:
 def runtime_folder(root: Path) -> Path:
     """Where the agent of a spool root has its lock and socket: local to the host, since flock on NFS acts across hosts.
 
-    Short, because a unix socket's path may have no more than about 100 characters.
+    Short, because a unix socket's path may have no more than about 100 characters. Not by XDG_RUNTIME_DIR or TMPDIR:
+    these differ between a login, a batch job and a cron job of one user, whose processes must find the same agent.
     """
     import hashlib
 
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    base = Path("/tmp")  # noqa: S108  the folder below it is private, and its owner is checked
     name = hashlib.sha256(str(host_folder(root)).encode()).hexdigest()[:16]
     return base / f"runtide-{os.getuid()}" / name
 
