@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.03
 POLL_IDLE_S = 0.2
 POLL_SHARE = 40
-"""Looking at files may take one part in this many of the time."""
+POLL_BUSY_S = 0.15
+"""Looking at files may take one part in this many of the time, unless that would delay what was logged further."""
 RESCAN_S = 1.0
 WATCH_S = 0.25
 OWN_FAILED_S = 5.0
@@ -220,7 +221,8 @@ class Agent:
             self._busy_at = now
         elif now - self._busy_at >= self.settings.linger_seconds:
             self._nothing_left.set()
-        return max(POLL_S if active else POLL_IDLE_S, POLL_SHARE * (time.thread_time() - spent))
+        busy = min(POLL_BUSY_S, POLL_SHARE * (time.thread_time() - spent))
+        return max(POLL_S if active else POLL_IDLE_S, busy)
 
     def _look(self, stream: TailedStream, now: float) -> bool:
         if not stream.in_flight and stream.waiting(now):
