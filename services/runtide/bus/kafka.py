@@ -19,18 +19,25 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    SaslAuthenticationFailed,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
     for_code,
 )
 from aiokafka.helpers import create_ssl_context
 
 from runtide.bus import Message
 from runtide.bus.repeats import quieten
-from runtide.wire.errors import BadInput, Unavailable
+from runtide.wire.errors import BadInput, NotAllowed, Unavailable
 from runtide.wire.limits import KIB, MIB
 
 log = logging.getLogger(__name__)
@@ -58,6 +65,19 @@ MAX_POLL_INTERVAL_MS = 3_600_000
 
 RETENTION_MS = 7 * 24 * 3600 * 1000
 """How long topics made by runtide keep messages."""
+
+REBALANCE_PATIENCE_S = 0.25
+"""How much longer than told a poll may take while partitions change hands."""
+
+_NOT_ALLOWED = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
 _TLS_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 
@@ -240,7 +260,7 @@ class KafkaConsumer:
         self._starting: asyncio.Task[None] | None = None
         self._listener = _Epochs()
         self._closed = False
-        self._away = False
+        self._is_away = False
 
     @property
     def epoch(self) -> int:
@@ -250,7 +270,7 @@ class KafkaConsumer:
     async def poll(self, wait_s: float) -> Sequence[Message]:
         """Return what has come, in order per partition; empty after `wait_s` without anything, brokers away included.
 
-        Raises KafkaError where waiting does not help: no right to the topic, for example.
+        Raises NotAllowed where waiting does not help: a wrong password, no right to topic or group.
         """
         if self._closed:
             return ()
@@ -259,17 +279,40 @@ class KafkaConsumer:
             consumer = await self._ready(wait_s)
             if consumer is None:
                 return ()
-            found = await consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=POLL_MESSAGES)
+            found = await self._fetched(consumer, wait_s)
+        except _NOT_ALLOWED as error:
+            raise NotAllowed(f"Kafka: {error} (RUNTIDE_KAFKA_SECURITY)") from error
         except KafkaError as error:
-            if not (error.retriable or isinstance(error, KafkaConnectionError)):
-                raise
-            if not self._away:
-                log.warning("kafka_away error=%s", error)
-            self._away = True
-            await asyncio.sleep(max(0.0, wait_s - (time.monotonic() - begun)))
+            await self._away(error, wait_s - (time.monotonic() - begun))
             return ()
-        self._away = False
+        self._is_away = False
+        if found:
+            self._listener.settle()
         return [_message(record) for records in found.values() for record in records]
+
+    async def _fetched(self, consumer: AIOKafkaConsumer, wait_s: float) -> dict[TopicPartition, list[Any]]:
+        try:
+            # aiokafka waits without a bound while partitions change hands; to cut it off there loses nothing, since it
+            # takes records out of its buffer only in the step in which it returns them
+            async with asyncio.timeout(wait_s + REBALANCE_PATIENCE_S):
+                found: dict[TopicPartition, list[Any]] = await consumer.getmany(
+                    timeout_ms=int(wait_s * 1000), max_records=POLL_MESSAGES
+                )
+                return found
+        except TimeoutError:
+            return {}
+
+    async def _away(self, error: KafkaError, rest_s: float) -> None:
+        """Wait out brokers that are away; any other error leaves a consumer in a bad state, and it is replaced."""
+        passes = error.retriable or isinstance(error, KafkaConnectionError)
+        if not (passes and self._is_away):
+            log.warning("kafka_away error=%r", error)
+        self._is_away = True
+        consumer = self._consumer
+        if not passes and consumer is not None:
+            self._consumer = self._starting = None
+            await _stop(consumer)
+        await asyncio.sleep(max(0.0, rest_s))
 
     async def commit(self, messages: Sequence[Message]) -> None:
         """Commit behind these. A commit that fails is logged only: the ledger knows what is stored, not the group."""
@@ -332,19 +375,31 @@ class KafkaConsumer:
 
 
 class _Epochs(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Counts changes of what is assigned."""
+    """Counts changes of what is assigned.
+
+    What was polled and not committed before a change comes again after it, so a sink drops it when the epoch grows. It
+    must not drop what came after the change: so the epoch has grown before the first message of an assignment is given.
+    """
 
     def __init__(self) -> None:
         self.epoch = 1
+        self._changing = True
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Partitions may go to another member."""
         self.epoch += 1
+        self._changing = True
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Partitions may have come from another member."""
-        self.epoch += 1
+        self.settle()
         log.info("partitions_assigned partitions=%s", sorted(each.partition for each in assigned))
+
+    def settle(self) -> None:
+        """The assignment is there: the client says so, or its first messages do, which may come a moment earlier."""
+        if self._changing:
+            self.epoch += 1
+            self._changing = False
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

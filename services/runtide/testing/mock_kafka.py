@@ -32,8 +32,8 @@ _OK = 0
 class MockKafka:
     """A cluster of `brokers` that listen on ports of 127.0.0.1. Close it, or use it as a context manager."""
 
-    def __init__(self, brokers: int = 1) -> None:
-        """Raises MissingExtra without confluent-kafka."""
+    def __init__(self, brokers: int = 1, rebalance_delay_ms: int = 0) -> None:
+        """`rebalance_delay_ms`: how long a new group waits for more members. Raises MissingExtra without the wheel."""
         self._lib = _library()
         self._brokers = range(1, brokers + 1)
         error = ctypes.create_string_buffer(512)
@@ -43,7 +43,7 @@ class MockKafka:
         if not self._client:
             raise RuntimeError(error.value.decode())
         self._cluster = self._lib.rd_kafka_mock_cluster_new(self._client, brokers)
-        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, rebalance_delay_ms)
         self.bootstrap: str = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         """Addresses, joined by commas."""
 
