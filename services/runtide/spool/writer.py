@@ -124,7 +124,9 @@ class SpoolWriter:
         self._read_again_at = 0.0
         self._undeclared = Count(0, 0)
         self._gap_at = 0.0
-        self._edges: list[tuple[int, Count]] = [(0, Count(0, 0))]
+        self._base = Count(0, 0)
+        self._edges: list[tuple[int, Count]] = [(0, self._base)]
+        self._rolling = False
         self._position = 0
         self._fd = self._open(0)
         self._ready = 0
@@ -198,7 +200,7 @@ class SpoolWriter:
         self._recount()
         if self._undeclared.records:
             gap = self._gap_element()
-            if self._position + len(gap) <= self._segment_bytes or self._roll():
+            if (self._position + len(gap) <= self._segment_bytes and not self._rolling) or self._roll():
                 self._write_gap(gap)
 
     def forget(self) -> None:
@@ -227,7 +229,8 @@ class SpoolWriter:
             return self._drop(points, size, "the spool's disk budget is spent")
         gap = self._gap_element() if self._gap_is_due(worth) else b""
         names = key_set.element if key_set else b""
-        if self._position and self._position + len(gap) + len(names) + size > self._segment_bytes and not self._roll():
+        full = self._position and self._position + len(gap) + len(names) + size > self._segment_bytes
+        if (full or self._rolling) and not self._roll():
             return self._drop(points, size, self.error)
         if gap and not self._write_gap(gap):
             return self._drop(points, size, self.error)
@@ -309,21 +312,26 @@ class SpoolWriter:
         self._ready = -1 if self._undeclared.records else min(self._segment_bytes, limit)
 
     def _roll(self) -> bool:
+        """Go on in a new segment. Once begun nothing more goes into the old one, even if an exception out of a signal
+        handler comes in between: the new file is there then, and bears the old one's end as its name."""
+        self._rolling = True
+        self._ready = -1
         self._recount()
-        start = self.offset
+        start, base = self.offset, Count(self.records, self.points)
         try:
             fd = self._open(start)
         except OSError as error:
             self.error = error.strerror or "no new segment"
             return False
-        os.close(self._fd)
-        self._fd, self.segment, self._position = fd, start, 0
-        self._edges.append((start, Count(self.records, self.points)))
+        old = self._fd
+        self._fd, self.segment, self._position, self._base, self._rolling = fd, start, 0, base, False
+        self._edges.append((start, base))
+        os.close(old)
         self._set_ready()
         return True
 
     def _open(self, offset: int) -> int:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         return os.open(self.folder / segment_name(offset), flags, 0o600)
 
     def _recount(self) -> None:
@@ -331,7 +339,6 @@ class SpoolWriter:
         size = os.fstat(self._fd).st_size
         if size == self._position:
             return
-        start, base = self._edges[-1]
-        found = count((self.folder / segment_name(start)).read_bytes())
+        found = count((self.folder / segment_name(self.segment)).read_bytes())
         self._position = size
-        self.records, self.points = base.records + found.records, base.points + found.points
+        self.records, self.points = self._base.records + found.records, self._base.points + found.points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +142,31 @@ def test_what_is_dropped_last_is_declared_at_the_close(tmp_path):
     assert not writer.append(mark())
     (segment,) = records(tmp_path)
     assert segment[-1].gap.records == 1
+
+
+def test_interrupts_at_any_place_leave_segments_and_counts_right(tmp_path):
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    writer = SpoolWriter(tmp_path, segment_bytes=400)
+    use, encoder = KeySetUse.of(1, ("a", "b", "c")), StepEncoder(1, 3)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002 + turn * 1e-6)  # once
+                while True:
+                    writer.append_step(encoder.encode(1, 0, [1, 2, 3]), use)
+                    writer.append(mark(turn % 60))
+            except KeyboardInterrupt:
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    writer.close()
+    said = [record for segment in records(tmp_path) for record in segment]
+    assert writer.records == len(said)
+    assert writer.points == 3 * sum(record.HasField("step") for record in said)
+    assert writer.dropped_records == 0
 
 
 def test_a_record_that_is_too_large_is_refused(tmp_path):
