@@ -1,4 +1,4 @@
-"""Stores records the way the sink does, without the wire: rows, ledger, hint. What tests of the processor feed it with."""
+"""Stores records the way the sink does, but without the wire: rows, ledger, hint. For tests of the processor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-
 from runtide.wire.hints import Hint
 
 ROLES = {"rank": 1, "child": 2, "agent": 3}
@@ -16,27 +15,34 @@ US = pa.timestamp("us", "UTC")
 MS = pa.timestamp("ms", "UTC")
 _COMMON = [("attempt", pa.uint16()), ("stream", pa.string()), ("offset", pa.uint64())]
 _TAIL = [("of", pa.uint16()), ("received_at", MS), ("days", pa.uint16())]
+_TYPES = {
+    "step": pa.int64(),
+    "last_step": pa.int64(),
+    "rank": pa.int32(),
+    "value": pa.float64(),
+    "attempt": pa.uint16(),
+    "of": pa.uint16(),
+    "days": pa.uint16(),
+    "received_at": MS,
+    "holes": pa.list_(pa.struct([("1", pa.uint64()), ("2", pa.uint64())])),
+    **dict.fromkeys(("time", "opened_at", "closed_at", "last_step_at"), US),
+    **dict.fromkeys(("offset", "length", "mark", "records", "points", "gaps", "dead", "revision"), pa.uint64()),
+}
+"""Types of columns; those not named are strings."""
+
+
+def _schema(columns: str) -> pa.Schema:
+    return pa.schema([(name, _TYPES.get(name, pa.string())) for name in columns.split()])
+
+
+_RAW = "project run_id rank time attempt stream offset length of received_at days"
 SCHEMAS = {
-    "points": pa.schema(
-        [("project", pa.string()), ("run_id", pa.string()), ("metric", pa.string()), ("step", pa.int64())]
-        + [("rank", pa.int32()), ("value", pa.float64()), ("time", US), *_COMMON, ("length", pa.uint32()), *_TAIL]
-    ),
-    "samples": pa.schema(
-        [("project", pa.string()), ("run_id", pa.string()), ("host", pa.string()), ("device", pa.string())]
-        + [("name", pa.string()), ("rank", pa.int32()), ("time", US), ("value", pa.float64()), *_COMMON]
-        + [("length", pa.uint32()), *_TAIL]
-    ),
-    "events": pa.schema(
-        [("project", pa.string()), ("run_id", pa.string()), ("kind", pa.string()), ("time", US), ("rank", pa.int32())]
-        + [("host", pa.string()), ("json", pa.string()), *_COMMON, ("length", pa.uint64()), *_TAIL]
-    ),
-    "ledger": pa.schema(
-        [(name, pa.string()) for name in ("project", "run_id", "stream", "role")]
-        + [("rank", pa.int32()), ("host", pa.string()), ("attempt", pa.uint16()), ("mark", pa.uint64())]
-        + [("holes", pa.list_(pa.struct([("1", pa.uint64()), ("2", pa.uint64())])))]
-        + [(name, pa.uint64()) for name in ("records", "points", "gaps", "dead")]
-        + [("opened_at", US), ("closed_at", US), ("last_step", pa.int64()), ("last_step_at", US)]
-        + [("received_at", MS), ("revision", pa.uint64())]
+    "points": _schema(f"{_RAW} metric step value"),
+    "samples": _schema(f"{_RAW} host device name value"),
+    "events": _schema(f"{_RAW} kind host json"),
+    "ledger": _schema(
+        "project run_id stream role rank host attempt mark holes records points gaps dead opened_at closed_at "
+        "last_step last_step_at received_at revision"
     ),
 }
 LENGTH = 100

@@ -74,8 +74,11 @@ class _Found:
 class Deriver:
     """Derives the rows of all runs that it is given hints of, and those that the sweep finds."""
 
-    def __init__(self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us) -> None:
-        """`clock` gives microseconds since the epoch."""
+    def __init__(
+        self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us, most_points: int = MOST_POINTS
+    ) -> None:
+        """`clock` gives microseconds since the epoch; a statement derives `most_points` or so."""
+        self._most_points = most_points
         self._store = Store(client_factory, clock)
         self._clock = clock
         self._book = RunBook(self._store)
@@ -300,7 +303,7 @@ class Deriver:
 
         # Runs that became dirty after the ledger was read have no version yet; there are none in one thread.
         while self._dirty and time.monotonic() < until:
-            works = self._dirty.take(points, MOST_POINTS)
+            works = self._dirty.take(points, self._most_points)
             try:
                 left = self._derive_some(works, ledger, sum(map(points, works)), until)
             except BaseException:
@@ -312,7 +315,7 @@ class Deriver:
         self, works: Sequence[Work], ledger: Mapping[Run, Sequence[LedgerRow]], points: int, until: float
     ) -> list[Work]:
         """Derive works, cut up where they are large; returns what was not come to in time."""
-        if points <= MOST_POINTS or len(works) > 1:
+        if points <= self._most_points or len(works) > 1:
             self._replace(works, ledger)
             return []
         left = list(works)
@@ -328,7 +331,7 @@ class Deriver:
     def _cut(self, work: Work) -> Sequence[Work]:
         """Two works, where a work has more points than one statement should derive."""
         count, middle = self._store.rows(sql.size_of(work))[0]
-        if count <= MOST_POINTS:
+        if count <= self._most_points:
             return (work,)
         if len(work.metrics) > 1:
             half = len(work.metrics) // 2

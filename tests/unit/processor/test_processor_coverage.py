@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from runtide.processor.coverage import Cursor, Stored, advanced, behind
 
 

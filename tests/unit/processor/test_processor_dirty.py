@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from runtide.processor.dirty import (
     BASE,
     FIRST_STEP,

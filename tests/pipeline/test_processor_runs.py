@@ -1,0 +1,166 @@
+"""The rows of runs on the real engine: states as time goes by, what the summary and the configuration say."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from runtide.processor.deriver import Deriver
+from runtide.testing.embedded import start_embedded, stop_embedded
+from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.migrate import migrate
+
+from tests.pipeline.processor_feed import LENGTH, Feed, Record, Stream, opened
+
+SECOND = 1_000_000
+AGENT = "a" * 32
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    server = start_embedded(tmp_path_factory.mktemp("home"))
+    writer = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
+    migrate(writer)
+    yield writer
+    writer.close()
+    stop_embedded(server)
+
+
+class Story:
+    """One run, told second by second: the clock moves, records come, the deriver ticks."""
+
+    def __init__(self, client: Client, run_id: str, ranks: int = 1) -> None:
+        self.now = time.time_ns() // 1000
+        self.client, self.run_id = client, run_id
+        self.feed = Feed(client, self.now)
+        self.streams = {f"{rank:032x}": Stream("p", run_id, f"{rank:032x}", rank) for rank in range(ranks)}
+        self.streams[AGENT] = Stream("p", run_id, AGENT, -1, role="agent")
+        self.deriver = Deriver(lambda: client, lambda: self.now)
+
+    def say(self, stream: str, *records: Record) -> None:
+        """Records come and their hint."""
+        of = self.streams[stream]
+        first = len(of.records)
+        of.records.extend(records)
+        self.feed.now_us = self.now
+        self.deriver.add([self.feed.store(of, first, len(of.records))])
+
+    def open(self, rank: int, world: int = 1, **more: Any) -> None:
+        self.say(f"{rank:032x}", opened(self.now, world, name="a run", **more))
+
+    def beat(self, *ranks: int) -> None:
+        named = [f"{rank:032x}" for rank in ranks]
+        self.say(AGENT, Record("heartbeat", self.now, message={"time_us": str(self.now), "streams": named}))
+
+    def ended(self, rank: int, **more: Any) -> None:
+        of = self.streams[f"{rank:032x}"]
+        message = {"stream": of.stream, "offset": str(len(of.records) * LENGTH), **more}
+        self.say(AGENT, Record("stream_ended", self.now, message=message))
+
+    def closed(self, rank: int, **message: Any) -> None:
+        self.say(f"{rank:032x}", Record("stream_closed", self.now, message={"reason": "finish", **message}))
+
+    def after(self, seconds: float) -> dict[str, Any]:
+        """The row of the run after some seconds and a tick."""
+        self.now += int(seconds * SECOND)
+        self.deriver.tick()
+        rows = self.client.query(f"SELECT * FROM runtide.runs WHERE run_id = '{self.run_id}'").named_results()
+        return next(iter(rows))
+
+
+def step(story: Story, at: int, **values: float) -> Record:
+    return Record("step", story.now, at, values)
+
+
+def test_killed_shows_crashed_at_once(client: Client) -> None:
+    story = Story(client, "killed")
+    story.open(0)
+    story.say("0" * 32, step(story, 0, loss=1.0))
+    assert story.after(1)["state"] == "running"
+    story.ended(0, signal="SIGKILL")
+    row = story.after(1)
+    assert (row["state"], row["reason"]) == ("crashed", "killed by SIGKILL")
+    assert row["finished_at"] is not None
+
+
+def test_silence_shows_crashed_and_a_word_brings_it_back(client: Client) -> None:
+    story = Story(client, "silent")
+    story.open(0)
+    assert story.after(1)["state"] == "running"
+    for _ in range(4):  # heartbeats alone keep it alive
+        story.beat(0)
+        assert story.after(15)["state"] == "running"
+    assert story.after(20)["state"] == "crashed"
+    story.say("0" * 32, step(story, 1, loss=1.0))
+    row = story.after(1)
+    assert (row["state"], row["finished_at"], row["last_step"]) == ("running", None, 1)
+
+
+def test_one_of_two_is_lost_then_the_other_ends(client: Client) -> None:
+    story = Story(client, "two", ranks=2)
+    for rank in range(2):
+        story.open(rank, world=2)
+    assert story.after(1)["state"] == "running"
+    story.ended(1)
+    assert story.after(1)["state"] == "degraded"
+    story.closed(0)
+    assert story.after(1)["state"] == "crashed"
+
+
+def test_the_next_attempt_brings_a_failed_run_back(client: Client) -> None:
+    story = Story(client, "again")
+    story.open(0)
+    story.closed(0, exit_code=3, reason="exception")
+    row = story.after(1)
+    assert (row["state"], row["exit_code"]) == ("failed", 3)
+    story.streams["b" * 32] = Stream("p", "again", "b" * 32, 0, attempt=2)
+    story.say("b" * 32, opened(story.now, 1, "l2", resume_step="10"))
+    row = story.after(1)
+    assert (row["state"], row["attempt"], row["exit_code"]) == ("running", 2, None)
+    attempts = client.query(
+        "SELECT attempt, launch_id, resume_step FROM runtide.attempts WHERE run_id = 'again' ORDER BY attempt"
+    )
+    assert attempts.result_rows == [(1, "l1", None), (2, "l2", 10)]
+
+
+def test_a_new_processor_finds_what_changed_while_none_ran(client: Client) -> None:
+    story = Story(client, "unwatched")
+    story.open(0)
+    assert story.after(1)["state"] == "running"
+    story.closed(0)
+    story.deriver = Deriver(lambda: client, lambda: story.now)  # the hint is lost with the old one
+    row = story.after(1)
+    assert (row["state"], row["exit_code"]) == ("finished", 0)
+
+
+def test_summary_and_configuration(client: Client) -> None:
+    story = Story(client, "said", ranks=2)
+
+    def entry(key: str, value: str) -> dict[str, str]:
+        return {"key": key, "json": value}
+
+    story.open(0, world=2, tags=["x", "y"], notes="n", user="u", host="h")
+    story.open(1, world=2)
+    first, second = "0" * 32, f"{1:032x}"
+    story.say(first, Record("config_set", story.now, message={"entries": [entry("lr", "0.1"), entry("gone", "1")]}))
+    story.say(
+        first, Record("config_set", story.now + 1, message={"entries": [entry("lr", "NaN")], "removed": ["gone"]})
+    )
+    story.say(first, Record("summary_set", story.now, message={"entries": [entry("best", '"mine"')]}))
+    story.say(first, step(story, 0, loss=1.0, best=2.0), step(story, 1, loss=2.0, bad=math.nan))
+    story.say(second, step(story, 1, loss=4.0))
+    row = story.after(1)
+    assert json.loads(row["config"]) == {"lr": "NaN"}
+    assert json.loads(row["summary"]) == {"loss": 3.0, "bad": "NaN", "best": "mine"}
+    assert (row["name"], row["tags"], row["notes"], row["user"], row["world_size"]) == (
+        "a run",
+        ["x", "y"],
+        "n",
+        "u",
+        2,
+    )
+    assert row["last_step"] == 1
