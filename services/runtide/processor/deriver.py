@@ -40,8 +40,8 @@ WINDOWS_US = 2 * SECOND
 """Least time between two derivations of sample windows."""
 PORTION_S = 1.0
 """How long one tick derives series before it looks after the rows of runs again."""
-MOST_POINTS = 2_000_000
-"""Points that one statement derives; about 150 MB in the engine."""
+MOST_POINTS = 1_000_000
+"""Points that one statement derives: well below a second, and below 100 MB in the engine."""
 MOST_HINTS = 200_000
 """Hints kept while they wait for the sink. The oldest are dropped, the sweep finds what they said."""
 

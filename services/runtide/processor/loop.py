@@ -1,7 +1,7 @@
 """The processor's shell within one process: hints come by call, ticks run in a thread, the event loop never waits.
 
-Promises to take about a quarter of the time at most: the longer a tick takes, the longer the pause, and the more each
-tick does at once.
+Promises to take about a quarter of the time, and half of it while derived rows are behind: the longer a tick takes, the
+longer the pause, and the more each tick does at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ log = logging.getLogger("runtide.processor")
 
 PAUSE_PER_WORK = 3.0
 """Seconds of pause for each second of work: a quarter of the time at most."""
-LONGEST_PAUSE_S = 4.0
+PAUSE_WHEN_BEHIND = 1.0
+"""The same where a tick has left something: half of the time."""
+LONGEST_PAUSE_S = 2.0
 """States must not be late by more than this, however much there is to derive."""
 BACKOFF_S = 30.0
 """Longest pause while the store does not answer."""
@@ -56,7 +58,7 @@ class ProcessorLoop:
         """One tick; returns the pause after it."""
         began = time.monotonic()
         try:
-            await asyncio.to_thread(self._deriver.tick)
+            behind = await asyncio.to_thread(self._deriver.tick)
         except StoreMisconfigured:
             raise
         except StoreError as error:
@@ -65,4 +67,5 @@ class ProcessorLoop:
             log.warning("tick failed, tried again failures=%d pause_s=%.1f error=%s", self._failures, pause, error)
             return pause
         self._failures = 0
-        return min(LONGEST_PAUSE_S, max(self._tick_s, PAUSE_PER_WORK * (time.monotonic() - began)))
+        share = PAUSE_WHEN_BEHIND if behind else PAUSE_PER_WORK
+        return min(LONGEST_PAUSE_S, max(self._tick_s, share * (time.monotonic() - began)))
