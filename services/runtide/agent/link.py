@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,11 +66,3 @@ class Link:
             return await self._answers.answer(request)
         except (TypeError, ValueError) as error:
             return {"ok": False, "error": f"bad request: {error}"}
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder, and its parent, that only its owner may enter. Raises PermissionError for another user's."""
-    for each in (folder.parent, folder):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if each.stat().st_uid != os.getuid():
-            raise PermissionError(f"{each} belongs to another user")

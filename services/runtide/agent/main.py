@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtide.agent.link import Link, private_folder
+from runtide.agent.link import Link
 from runtide.agent.serve import Agent, AgentSettings
-from runtide.spool.layout import default_root, host_folder, runtime_folder
+from runtide.spool.layout import default_root, host_folder, private_folder, runtime_folder
 
 log = logging.getLogger(__name__)
 

@@ -59,6 +59,8 @@ class AgentLink:
         """Send one request. None: nobody answers, or not in time."""
         deadline = time.monotonic() + timeout_s
         try:
+            # a request may hold a token: never to a socket that another user of the host has put there
+            layout.private_folder(self._socket.parent)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
                 peer.settimeout(max(timeout_s, 0.01))
                 peer.connect(str(self._socket))

@@ -134,6 +134,14 @@ def runtime_folder(root: Path) -> Path:
     return base / f"runtide-{os.getuid()}" / name
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder, and its parent, that only its owner may enter. Raises PermissionError for another user's."""
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if each.stat().st_uid != os.getuid():
+            raise PermissionError(f"{each} belongs to another user")
+
+
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")

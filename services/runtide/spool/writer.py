@@ -211,14 +211,20 @@ class SpoolWriter:
         self._ready = -1
 
     def count_below(self, offset: int) -> Count:
-        """Records and points before `offset`, which must be a record's edge."""
+        """Records and points before `offset`, which must be a record's edge.
+
+        Where the segment is gone already (acknowledged, but `offset` lags behind), those before that segment.
+        """
         if offset >= self.offset:
             return Count(self.records, self.points)
         start, base = max((edge for edge in self._edges if edge[0] <= offset), key=lambda edge: edge[0])
         if start == offset:
             return base
-        with (self.folder / segment_name(start)).open("rb") as file:
-            found = count(file.read(offset - start))
+        try:
+            with (self.folder / segment_name(start)).open("rb") as file:
+                found = count(file.read(offset - start))
+        except FileNotFoundError:
+            return base
         return Count(base.records + found.records, base.points + found.points)
 
     def _append_slowly(self, element: bytes, key_set: KeySetUse | None, points: int, worth: Worth) -> bool:
