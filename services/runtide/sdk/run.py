@@ -77,6 +77,11 @@ class Run:
             self._guard(self._config.update, config)
 
     @property
+    def run_id(self) -> str:
+        """The run's id by the name that init(), the tables and RUNTIDE_RUN_ID have for it; the same as `id`."""
+        return self.id
+
+    @property
     def config(self) -> Tree:
         """The configuration: set by item, by attribute or with update()."""
         return self._config

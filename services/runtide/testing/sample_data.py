@@ -26,7 +26,7 @@ class SampleRun:
     experiment: str = "digits"
     state: str = "finished"
     reason: str = ""
-    user: str = "ada"
+    user: str = "trainer"
     world_size: int = 4
     steps: int = 2000
     started_s_ago: int = 3600

@@ -76,6 +76,7 @@ pid = os.fork()
 if pid == 0:
     mine = runtide.init("p")
     assert mine.id != run.id
+    assert (mine.run_id, run.run_id) == (mine.id, run.id)
     mine.log({"a": 1})
     mine.finish()
     os._exit(0)
