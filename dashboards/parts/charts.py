@@ -51,7 +51,7 @@ def metric(frame: pd.DataFrame, *, name: str, x: str, log: bool, lines: bool, ke
         },
     }
     layers = [line] if lines else [band, line]
-    _show(frame, [*layers, _hover(x, lines), bad], across, key, f"{name} over {x.lower()}")
+    _show(frame, [*layers, _hover(x, lines), bad], across, key, f"{name} over {x.lower()}", zoom=True)
 
 
 def resource(frame: pd.DataFrame, *, name: str, key: str) -> None:
@@ -140,7 +140,9 @@ def _hover(x: str, lines: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(frame: pd.DataFrame, layers: list[dict[str, Any]], across: dict[str, Any], key: str, alt: str) -> None:
+def _show(
+    frame: pd.DataFrame, layers: list[dict[str, Any]], across: dict[str, Any], key: str, alt: str, zoom: bool = False
+) -> None:
     spec = {
         "height": _HEIGHT,
         "description": alt,
@@ -149,4 +151,10 @@ def _show(frame: pd.DataFrame, layers: list[dict[str, Any]], across: dict[str, A
         "padding": {"left": 2, "right": 6, "top": 4, "bottom": 0},
         "autosize": {"type": "fit", "contains": "padding"},
     }
-    st.vega_lite_chart(frame, spec, width="stretch", height=_HEIGHT, key=key)
+    # Streamlit forgets a zoom whenever the data change, unless it is a selection that the app has asked for.
+    if zoom:
+        st.vega_lite_chart(
+            frame, spec, width="stretch", height=_HEIGHT, key=key, on_select="rerun", selection_mode="zoom"
+        )
+    else:
+        st.vega_lite_chart(frame, spec, width="stretch", height=_HEIGHT, key=key)

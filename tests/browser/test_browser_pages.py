@@ -186,6 +186,29 @@ def test_a_logged_value_appears_without_a_reload(filled: Stack, driver: Any) -> 
     assert driver.execute_script("return document.contains(window.chart)"), "the chart was made anew"
 
 
+def test_a_zoom_stays_when_new_values_come(filled: Stack, driver: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    chart = "[data-testid=stVegaLiteChart]"
+    driver.get(f"{filled.address}/run?project=vision&run=r-live&like=train/loss")
+    until(lambda: text(driver, f"{chart} .role-axis-label"), SOON_S, lambda: text(driver))
+    labels = "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent).join(' ')"
+    before = driver.execute_script(labels, f"{chart} .role-axis-label text")
+    plot = driver.find_element("css selector", chart)
+    drag = ActionChains(driver).move_to_element(plot).click_and_hold().move_by_offset(-90, 0).release()
+    drag.perform()
+
+    def shown() -> str:
+        return str(driver.execute_script(labels, f"{chart} .role-axis-label text"))
+
+    until(lambda: shown() != before, 5.0, shown)
+    zoomed = shown()
+    step = LIVE.steps + 20
+    log_point(filled.client, step, 1.0)
+    until(lambda: last_step(driver, "train/loss") == step, 3.0, lambda: text(driver))
+    assert shown() == zoomed
+
+
 def test_a_link_reproduces_the_view(filled: Stack, driver: Any) -> None:
     driver.get(f"{filled.address}/run?project=vision&run=r-done&view=Logs&log=UserWarning&console=stderr")
     until(lambda: "UserWarning" in text(driver, ".rt-log"), SOON_S, lambda: text(driver))
