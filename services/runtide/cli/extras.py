@@ -21,7 +21,7 @@ _CLI = ("typer", "rich", "pydantic_settings")
 _WAREHOUSE = (*_CLI, "clickhouse_connect", "numpy", "pyarrow")
 _INGEST = (*_WAREHOUSE, "aiokafka", "grpc_health", "grpc_reflection", "prometheus_client")
 _EMBEDDED = (*_WAREHOUSE, "chdb", "starlette", "uvicorn", "lz4", "zstandard")
-_DASHBOARD = (*_WAREHOUSE, "streamlit", "altair", "pandas")
+_DASHBOARD = (*_WAREHOUSE, "streamlit", "pandas")
 
 _READING = Need("warehouse", _WAREHOUSE)
 NEEDS: dict[str, Need] = {

@@ -14,6 +14,7 @@ from runtide.warehouse.errors import StoreBusy, classified
 _SETTINGS = {
     "async_insert": 0,
     "insert_deduplicate": 0,
+    "optimize_on_insert": 0,  # the sink has seen to it that rows are unique; collapsing them again costs a third
     "input_format_arrow_allow_missing_columns": 1,
 }
 _SETTLE_POLL_S = 0.1
