@@ -100,7 +100,9 @@ RECORDS: dict[str, v1.Record] = {
     "alert": v1.Record(alert=v1.Alert(time_us=TIME, title="t", text="loss is NaN", level="error", step=41)),
     "kpi": v1.Record(kpi=v1.Kpi(time_us=TIME, subject="model:3", name="revenue", value=-1.25, unit="EUR", json="{}")),
     "change": v1.Record(
-        change=v1.Change(time_us=TIME, actor="trainer", subject="run-1", kind="tag", reason="r", before="[]", after='["x"]')
+        change=v1.Change(
+            time_us=TIME, actor="trainer", subject="run-1", kind="tag", reason="r", before="[]", after='["x"]'
+        )
     ),
     "heartbeat": v1.Record(heartbeat=v1.Heartbeat(time_us=TIME, streams=["s1", "s2"])),
     "gap": v1.Record(
