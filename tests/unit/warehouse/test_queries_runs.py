@@ -39,7 +39,7 @@ def test_runs_are_found_by_project_state_and_words(client: Client) -> None:
     assert names(client) == ["alpha", "beta", "gamma"]
     assert names(client, project="vision") == ["alpha", "beta"]
     assert names(client, states=["crashed"]) == ["beta"]
-    assert names(client, text="baseline ADA") == ["alpha"]
+    assert names(client, text="baseline TRAINER") == ["alpha"]
     assert names(client, text="grace r-2") == ["beta"]
     assert names(client, text="%' OR 1 --") == []
     assert queries.count_runs(client, queries.Selection(project="vision")) == {"finished": 1, "crashed": 1}
