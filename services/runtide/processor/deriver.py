@@ -21,7 +21,7 @@ from clickhouse_connect.driver.client import Client
 from runtide.processor import sql
 from runtide.processor.bounds import Bounds, Logged
 from runtide.processor.coverage import Cursor, Stored, advanced, behind
-from runtide.processor.dirty import Dirty, Run, Span, Work, halves, shard_of
+from runtide.processor.dirty import Dirty, Run, Span, Work, halves, packed, shard_of
 from runtide.processor.facts import KINDS, LedgerRow
 from runtide.processor.runs import RunBook
 from runtide.processor.states import SECOND
@@ -318,25 +318,24 @@ class Deriver:
         if points <= self._most_points or len(works) > 1:
             self._replace(works, ledger)
             return []
-        left = list(works)
+        left = [(work, False) for work in works]
         while left and time.monotonic() < until:
-            work = left.pop()
-            pieces = self._cut(work)
-            if len(pieces) == 1:
+            work, fits = left.pop()
+            if fits:
                 self._replace([work], ledger)
             else:
-                left.extend(pieces)
-        return left
+                left.extend(self._cut(work))
+        return [work for work, _ in left]
 
-    def _cut(self, work: Work) -> Sequence[Work]:
-        """Two works, where a work has more points than one statement should derive."""
-        count, middle = self._store.rows(sql.size_of(work))[0]
-        if count <= self._most_points:
-            return (work,)
+    def _cut(self, work: Work) -> list[tuple[Work, bool]]:
+        """The work in pieces, and of each whether it is known to be of a size that one statement should derive."""
+        sizes = {metric: (count, middle) for metric, count, middle in self._store.rows(sql.sizes(work))}
         if len(work.metrics) > 1:
-            half = len(work.metrics) // 2
-            return replace(work, metrics=work.metrics[:half]), replace(work, metrics=work.metrics[half:])
-        return halves(work, middle)
+            counts = {metric: sizes[metric][0] if metric in sizes else 0 for metric in work.metrics}
+            return [(replace(work, metrics=names), fits) for names, fits in packed(counts, self._most_points)]
+        count, middle = sizes.get(work.metrics[0], (0, 0))
+        pieces = (work,) if count <= self._most_points else halves(work, middle)
+        return [(piece, len(pieces) == 1) for piece in pieces]
 
     def _replace(self, works: Sequence[Work], ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
         """Derive works of runs with one attempt, and of those with several, whose points may be hidden."""

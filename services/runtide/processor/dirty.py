@@ -6,7 +6,7 @@ grow on the way (neighbours are joined, and a series keeps few ranges), they nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -177,3 +177,16 @@ def halves(work: Work, at: int) -> Sequence[Work]:
         Work(work.run, work.metrics, work.shards, (low, edge - 1)),
         Work(work.run, work.metrics, work.shards, (edge, high)),
     )
+
+
+def packed(counts: Mapping[str, int], most: int) -> list[tuple[tuple[str, ...], bool]]:
+    """Names in groups that count at most `most` together, and whether they do: one that counts more stands alone."""
+    groups: list[tuple[list[str], bool]] = []
+    total = 0
+    for name, count in counts.items():
+        if not groups or total + count > most:
+            groups.append(([], count <= most))
+            total = 0
+        groups[-1][0].append(name)
+        total += count
+    return [(tuple(names), fits) for names, fits in groups]

@@ -17,9 +17,9 @@ from runtide.wire.hints import Hint
 
 log = logging.getLogger("runtide.processor")
 
-PAUSE_PER_WORK = 3.0
+PAUSE_PER_WORK = 1.0
 """Seconds of pause for each second of work: a quarter of the time at most."""
-PAUSE_WHEN_BEHIND = 1.0
+PAUSE_WHEN_BEHIND = 0.2
 """The same where a tick has left something: half of the time."""
 LONGEST_PAUSE_S = 2.0
 """States must not be late by more than this, however much there is to derive."""

@@ -345,10 +345,10 @@ def sampled_since(run: Run, streams: Mapping[str, int]) -> str:
         FROM runtide.samples WHERE {_since(run, streams)} GROUP BY stream"""
 
 
-def size_of(work: Work) -> str:
-    """How many points a work has, and the step in the middle of them."""
-    return f"""SELECT count(), toInt64(quantileExactLow(0.5)(step))
-        FROM runtide.points WHERE {points_in([work], BASE)}"""
+def sizes(work: Work) -> str:
+    """How many points each metric of a work has, and the step in the middle of them."""
+    return f"""SELECT metric, count(), toInt64(quantileExactLow(0.5)(step))
+        FROM runtide.points WHERE {points_in([work], BASE)} GROUP BY metric"""
 
 
 def unended(ended: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from runtide.processor.dirty import (
     Work,
     halves,
     joined,
+    packed,
     shard_of,
     widened,
 )
@@ -126,3 +127,11 @@ def covered(wanted: set[tuple[Run, str, int, int]], works: list[Work]) -> set[tu
 def test_base_width_divides_the_64_bit_range() -> None:
     assert FIRST_STEP % BASE == 0
     assert (LAST_STEP + 1) % BASE == 0
+
+
+def test_metrics_are_packed_in_groups_of_a_size_and_none_is_left_out() -> None:
+    counts = {"a": 4, "b": 6, "c": 25, "d": 0, "e": 9, "f": 2}
+    groups = packed(counts, 10)
+    assert groups == [(("a", "b"), True), (("c",), False), (("d", "e"), True), (("f",), True)]
+    assert packed({"a": 0}, 10) == [(("a",), True)]
+    assert packed({}, 10) == []
