@@ -148,7 +148,18 @@ def kafka(bootstrap: str) -> Iterator[Stack]:
         for _ in range(2):
             start("sink", "sink")
             start("processor", "processor", RUNTIDE_PROCESSOR_PORT=str(free_port()))
+        stack.parts["broker"] = _listening_on(int(bootstrap.rpartition(":")[2]))
         yield stack
+
+
+def _listening_on(port: int) -> list[psutil.Process]:
+    """The process of ours that listens there, where the broker is on this machine."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in process.net_connections()):
+                found.append(process)
+    return found
 
 
 def _answers(url: str) -> bool:

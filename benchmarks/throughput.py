@@ -1,6 +1,6 @@
 """How many points a second go from log() to rows that can be queried and are derived, jobs and all parts included.
 
-    python benchmarks/throughput.py [--kafka HOST:PORT] [--processes 4] [--steps 50000] [--json]
+    python benchmarks/throughput.py [--kafka HOST:PORT] [--processes 4] [--steps 100000] [--json]
 
 Prints points per second over the whole time from the first log() to the last derived row, and the processor time per
 point of every stage.
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kafka", metavar="HOST:PORT", help="measure through this Kafka instead of `runtide up`")
     parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=50_000)
+    parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with kafka(arguments.kafka) if arguments.kafka else embedded() as stack:
