@@ -152,7 +152,7 @@ def promised() -> dict[str, list[tuple[str, str]]]:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     server: EmbeddedClickHouse = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    found = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
+    found = connect(ClickHouseSettings(server.host, server.port, "writer", server.password, "runtide"))
     migrate(found)
     yield found
     found.close()
@@ -173,6 +173,25 @@ def test_every_view_can_be_read_and_gives_what_it_says(client: Client, view: str
     found = client.query(f"SELECT * FROM runtide.{view} LIMIT 0")
     assert list(found.column_names) == [name for name, _ in promised()[view]]
     assert client.query(f"SELECT count() FROM runtide.{view}").result_rows == [(0,)]
+
+
+SHAPES = [
+    "SELECT upper(run_id) AS x, length(run_id) AS y, project FROM {view} ORDER BY x",
+    "SELECT upper(run_id) AS x, length(run_id) AS y FROM {view} WHERE run_id = 'x' ORDER BY y DESC, x LIMIT 5",
+    "SELECT run_id, count() AS n FROM {view} WHERE run_id IN (SELECT run_id FROM runs) GROUP BY run_id ORDER BY n",
+    "SELECT * FROM {view} WHERE run_id IN (SELECT run_id FROM runs WHERE state = 'running') ORDER BY project LIMIT 9",
+    "SELECT v.run_id, r.name FROM {view} AS v INNER JOIN runs AS r USING (project, run_id) ORDER BY r.name, v.run_id",
+    "SELECT v.run_id FROM {view} AS v LEFT JOIN runs AS r ON r.run_id = v.run_id WHERE r.state = 'x' OR r.name LIKE '%a'",
+    "WITH w AS (SELECT DISTINCT run_id FROM {view}) SELECT upper(run_id) AS x, lower(run_id) AS y FROM w ORDER BY x, y",
+    "SELECT run_id, row_number() OVER (PARTITION BY project ORDER BY run_id) AS n FROM {view} ORDER BY n, run_id LIMIT 3",
+    "SELECT run_id FROM {view} UNION ALL SELECT run_id FROM runs ORDER BY run_id",
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("view", promised())
+def test_the_planner_copes_with_usual_questions(client: Client, view: str, shape: str) -> None:
+    assert client.query(shape.format(view=view)).result_rows == []
 
 
 def test_every_view_is_promised(client: Client) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from chdb.state import connect
 
 from runtide.embedded.errors import from_engine
-from runtide.embedded.settings import set_statement
+from runtide.embedded.settings import ENGINE, set_statement
 from runtide.embedded.sql import unsafe_table_functions
 
 LOCK_FILE = "clickhouse.lock"
@@ -55,7 +55,7 @@ class Engine:
         try:
             if database:
                 opened.query(f"USE `{database.replace(chr(92), chr(92) * 2).replace('`', chr(92) + '`')}`")
-            opened.query(set_statement({**settings, "log_comment": tag}))
+            opened.query(set_statement({**ENGINE, **settings, "log_comment": tag}))
             if readonly:
                 opened.query(f"SET readonly = {readonly}")
         except Exception as error:
