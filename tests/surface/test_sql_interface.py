@@ -181,9 +181,9 @@ SHAPES = [
     "SELECT run_id, count() AS n FROM {view} WHERE run_id IN (SELECT run_id FROM runs) GROUP BY run_id ORDER BY n",
     "SELECT * FROM {view} WHERE run_id IN (SELECT run_id FROM runs WHERE state = 'running') ORDER BY project LIMIT 9",
     "SELECT v.run_id, r.name FROM {view} AS v INNER JOIN runs AS r USING (project, run_id) ORDER BY r.name, v.run_id",
-    "SELECT v.run_id FROM {view} AS v LEFT JOIN runs AS r ON r.run_id = v.run_id WHERE r.state = 'x' OR r.name LIKE '%a'",
+    "SELECT v.run_id FROM {view} AS v LEFT JOIN runs AS r ON r.run_id = v.run_id WHERE r.state = 'x' OR r.name = 'a'",
     "WITH w AS (SELECT DISTINCT run_id FROM {view}) SELECT upper(run_id) AS x, lower(run_id) AS y FROM w ORDER BY x, y",
-    "SELECT run_id, row_number() OVER (PARTITION BY project ORDER BY run_id) AS n FROM {view} ORDER BY n, run_id LIMIT 3",
+    "SELECT run_id, row_number() OVER (PARTITION BY project ORDER BY run_id) AS n FROM {view} ORDER BY n LIMIT 3",
     "SELECT run_id FROM {view} UNION ALL SELECT run_id FROM runs ORDER BY run_id",
 ]
 
