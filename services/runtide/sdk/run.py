@@ -230,16 +230,16 @@ class Run:
 
     def _numbers(self, data: Mapping[str, Any]) -> dict[str, float]:
         if (mapping := values.as_mapping(data)) is None:
-            raise BadInput("data", f"a {type(data).__name__}", "log() takes a dictionary of names and numbers")
+            raise BadInput("data", f"of type {type(data).__name__}", "log() takes a dictionary of names and numbers")
         found: dict[str, float] = {}
         for name, value in values.flatten(mapping, "/"):
-            if problem := values.name_problem(name):
-                self._refuse(f"name {name!r:.80}", BadInput("a metric", repr(value)[:40], problem))
+            if problem := values.name_problem("a metric", name):
+                self._refuse(f"name {name!r:.80}", problem)
                 continue
             try:
                 found[name] = values.number(value)
             except values.NotANumber as error:
-                self._refuse(f"value {name}", BadInput(f"metric {name!r}", f"a {error}", "metric values are numbers"))
+                self._refuse(f"value {name}", BadInput(f"metric {name!r}", f"of type {error}", "metrics are numbers"))
         return found
 
     def _flush_gathered(self, time_us: int = 0) -> None:
@@ -253,13 +253,13 @@ class Run:
         """This process's stream, opened now in a forked child."""
         if self._stream is None and not self._disabled:
             if self._finished or self._failed:
-                self._refuse("finished", BadInput("the run", "finished", "nothing can be logged to it any more"))
+                self._refuse("finished", BadInput("the run", "finished", "only a run that goes on takes more"))
                 return None
             with self._lock:
                 self._stream = self._stream or self._opener(self._child)
                 self._failed = self._stream is None
         if self._stream is not None and self._finished:
-            self._refuse("finished", BadInput("the run", "finished", "nothing can be logged to it any more"))
+            self._refuse("finished", BadInput("the run", "finished", "only a run that goes on takes more"))
             return None
         return self._stream
 
@@ -311,8 +311,8 @@ class Run:
 
     def _entries(self, changed: Mapping[str, object]) -> Iterable[Entry]:
         for name, value in changed.items():
-            if problem := values.name_problem(name):
-                self._refuse(f"name {name!r:.80}", BadInput("an entry", repr(value)[:40], problem))
+            if problem := values.name_problem("an entry", name):
+                self._refuse(f"name {name!r:.80}", problem)
                 continue
             entry = Entry(key=name, json=_utf8(values.to_json(values.mask(name, value))))
             if entry.ByteSize() > _ENTRIES_BYTES:

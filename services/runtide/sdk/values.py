@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from runtide.wire import limits
+from runtide.wire.errors import BadInput
 
 MASK = "***"
 MAX_DEPTH = 32
@@ -23,7 +24,7 @@ _TOKENIZER = frozenset(["pad", "eos", "bos", "unk", "mask", "cls", "sep", "speci
 
 
 class NotANumber(ValueError):
-    """A metric value is none; the text says what it is instead."""
+    """A metric value is none; the text says of what type it is instead."""
 
 
 def number(value: Any) -> float:
@@ -47,20 +48,20 @@ def number(value: Any) -> float:
         raise NotANumber(_what(value)) from error
 
 
-def name_problem(name: object) -> str:
-    """Say what is wrong with a metric or configuration name; empty when nothing is."""
+def name_problem(what: str, name: object) -> BadInput | None:
+    """Say what is wrong with the name of a metric or entry (`what`); None when nothing is."""
     if not isinstance(name, str):
-        return f"the name {name!r:.80} is a {type(name).__name__}, but names are strings"
+        return BadInput(f"the name of {what}", f"{name!r:.80} of type {_what(name)}", "names are strings")
     if not name:
-        return "a name is empty"
+        return BadInput(f"the name of {what}", "empty", "a name has a character at least")
     size = len(name.encode("utf-8", "replace"))
     if size > limits.NAME_BYTES:
-        return f"the name {name[:60]!r}... is {size} bytes long, but a name has at most {limits.NAME_BYTES} bytes"
+        return BadInput(f"the name {name[:60]!r}...", f"{size} bytes long", f"it has at most {limits.NAME_BYTES} bytes")
     try:
         name.encode()
     except UnicodeEncodeError:
-        return f"the name {name!r:.80} is not valid Unicode"
-    return ""
+        return BadInput(f"the name of {what}", f"{name!r:.80}", "names are valid Unicode")
+    return None
 
 
 def flatten(data: Mapping[Any, Any], separator: str, prefix: str = "", depth: int = 0) -> Iterator[tuple[Any, Any]]:

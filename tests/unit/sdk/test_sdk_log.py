@@ -75,7 +75,7 @@ assert run.refused > 0
 """)
     assert [row for _, row in job.stream().steps()] == [{"good": 1.0}] * 3
     assert done.stderr.count("'bad'") == 1
-    assert "'bad' is a str, but metric values are numbers" in done.stderr
+    assert "'bad' is of type str, but metrics are numbers" in done.stderr
     assert "at most 1024 bytes" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -249,7 +249,7 @@ run.log({"a": 1})
 run.finish()
 """)
     assert "call runtide.init()" in done.stderr
-    assert done.stderr.count("nothing can be logged") == 1
+    assert done.stderr.count("only a run that goes on") == 1
     assert job.stream().steps() == []
 
 
