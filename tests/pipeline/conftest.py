@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.pipeline.up_stack import Stack
+from runtide.testing.stack import Stack
 
 
 @pytest.fixture

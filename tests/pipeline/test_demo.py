@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from runtide.cli.ports import is_free
-
-from tests.pipeline.up_stack import Stack, left_of
+from runtide.testing.stack import Stack, left_of
 
 
 @pytest.mark.slow

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from runtide.bus.kafka import ensure_topics
+from runtide.testing.kafka_stack import KafkaStack, home_of
 from runtide.testing.mock_kafka import MockKafka
-
-from tests.pipeline.kafka_stack import KafkaStack, home_of
-from tests.pipeline.up_stack import until
+from runtide.testing.stack import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -5,8 +5,7 @@ import signal
 
 import pytest
 from runtide.cli.home import PartState
-
-from tests.pipeline.up_stack import Stack, until
+from runtide.testing.stack import Stack, until
 
 LOGGED = """
     import os, signal, sys, runtide

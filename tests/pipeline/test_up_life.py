@@ -9,8 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from runtide.cli.ports import free_port, is_free
-
-from tests.pipeline.up_stack import Stack, left_of, until
+from runtide.testing.stack import Stack, left_of, until
 
 JOB = """
     import runtide

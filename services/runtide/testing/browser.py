@@ -35,7 +35,7 @@ def dashboard(clickhouse_port: int, log: Path) -> Iterator[str]:
     command += ["--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
     environment = os.environ | {"RUNTIDE_CLICKHOUSE_PORT": str(clickhouse_port), "RUNTIDE_CLICKHOUSE_HOST": "127.0.0.1"}
     with log.open("ab") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=_REPOSITORY / "dashboards")  # noqa: S603
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=_REPOSITORY / "dashboards")
     try:
         until(lambda: _answers(port), _START_S, lambda: f"the dashboard did not start: {log.read_text()}")
         yield f"http://127.0.0.1:{port}"

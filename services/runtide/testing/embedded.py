@@ -73,7 +73,7 @@ def start_embedded(home: Path, port: int | None = None) -> EmbeddedClickHouse:
     path = home / "clickhouse.log"
     with path.open("ab") as log:
         command = [sys.executable, "-m", "runtide.embedded", "--home", str(home), "--port", str(port)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + START_S
     while not _answers(port):
         if process.poll() is not None or time.monotonic() > deadline:

@@ -3,8 +3,6 @@
 The rows of points, samples, log lines, ledger and runs are written; for the rest call runtide.processor.rebuild.
 """
 
-# ruff: noqa: S608 - the text is our own, values are bound
-
 from __future__ import annotations
 
 import json

@@ -13,8 +13,7 @@ from pathlib import Path
 from runtide.bus.kafka import KafkaSettings
 from runtide.cli.home import Home, Ports, UpState
 from runtide.cli.ports import free_port
-
-from tests.pipeline.up_stack import Stack, until
+from runtide.testing.stack import Stack, until
 
 
 @dataclass
@@ -26,6 +25,7 @@ class KafkaStack(Stack):
     gateways: list[int] = field(default_factory=list)
 
     def settings(self) -> KafkaSettings:
+        """How the parts speak to the broker."""
         return KafkaSettings(bootstrap=self.bootstrap, topic_prefix=self.prefix, partitions=4)
 
     def __post_init__(self) -> None:
@@ -34,9 +34,11 @@ class KafkaStack(Stack):
 
     @property
     def state(self) -> UpState:
+        """Where the parts listen."""
         return UpState(0, 0.0, "", Ports(self.gateways[0] if self.gateways else 0, 0, self.clickhouse_port, None))
 
     def environment(self) -> dict[str, str]:
+        """What parts, jobs and commands are started with."""
         found = super().environment() | {
             "RUNTIDE_KAFKA_BOOTSTRAP": self.bootstrap,
             "RUNTIDE_KAFKA_TOPIC_PREFIX": self.prefix,
@@ -48,10 +50,12 @@ class KafkaStack(Stack):
         return found
 
     def writer(self) -> dict[str, str]:
+        """The store's writer, for the parts that write."""
         password = (self.home / "secret").read_text()
         return {"RUNTIDE_CLICKHOUSE_USERNAME": "writer", "RUNTIDE_CLICKHOUSE_PASSWORD": password}
 
     def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a part by its command."""
         log = Home(self.home).open_log(name)
         try:
             process = subprocess.Popen(
@@ -106,6 +110,7 @@ class KafkaStack(Stack):
         return "\n".join(found)
 
     def end(self) -> None:
+        """Stop everything, whatever state it is in."""
         running = [process for name in reversed(self.parts) for process in self.parts[name]]
         for process in running:
             process.terminate()
@@ -119,6 +124,7 @@ class KafkaStack(Stack):
 
 
 def answers(url: str) -> bool:
+    """Whether a page of health says that all is well."""
     try:
         with urllib.request.urlopen(url, timeout=1) as reply:
             return bool(reply.status == 200)

@@ -16,6 +16,7 @@ from typing import Any
 
 import clickhouse_connect
 import psutil
+
 from runtide.cli.demo import agent_ended
 from runtide.cli.home import Home, UpState
 
@@ -48,12 +49,14 @@ class Stack:
         )
 
     def up(self, *flags: str) -> None:
+        """Start it on free ports and return when every part answers."""
         ports = [word for name in ("gateway", "clickhouse", "metrics", "dashboard") for word in (f"--{name}-port", "0")]
         found = self.runtide("up", "--detach", *ports, *flags)
         assert found.returncode == 0, found.stdout + found.stderr
 
     @property
     def state(self) -> UpState:
+        """What `up` says of itself."""
         found = Home(self.home).read()
         assert found is not None
         return found
@@ -85,10 +88,11 @@ class Stack:
         return said
 
     def sql(self, query: str) -> list[Any]:
+        """Rows of a query, as the read-only user."""
         return self._ask("default", "", query)
 
     def change(self, query: str) -> None:
-        """As the writer."""
+        """Run a statement as the writer."""
         self._ask("writer", (self.home / "secret").read_text(), query)
 
     def _ask(self, user: str, password: str, query: str) -> list[Any]:
@@ -106,11 +110,13 @@ class Stack:
             client.close()
 
     def verify(self, run: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and findings of `runtide verify`."""
         found = self.runtide("verify", run, "--json")
         assert found.stdout, found.stderr
         return found.returncode, json.loads(found.stdout)
 
     def wait_state(self, run: str, state: str, seconds: float = 30) -> None:
+        """Wait until a run is in a state."""
         until(
             lambda: self.sql(f"SELECT 1 FROM runs WHERE run_id = '{run}' AND state = '{state}'"),
             seconds,
@@ -118,6 +124,7 @@ class Stack:
         )
 
     def wait_agent(self, seconds: float = 30) -> None:
+        """Wait until the agent has shipped everything and ended."""
         until(lambda: agent_ended(self.home / "spool"), seconds, "the agent ended")
 
     def end(self) -> None:
