@@ -27,6 +27,7 @@ _READING = Need("warehouse", _WAREHOUSE)
 NEEDS: dict[str, Need] = {
     "up": Need("all", (*_INGEST, *_EMBEDDED, *_DASHBOARD)),
     "demo": Need("all,demo", (*_INGEST, *_EMBEDDED, *_DASHBOARD, "sklearn")),
+    "chaos": Need("all", (*_INGEST, *_EMBEDDED, *_DASHBOARD)),
     "gateway": Need("gateway", _INGEST),
     "sink": Need("gateway", (*_WAREHOUSE, "aiokafka")),
     "processor": Need("processor", (*_WAREHOUSE, "faust")),

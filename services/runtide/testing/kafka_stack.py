@@ -31,6 +31,7 @@ class KafkaStack(Stack):
     def __post_init__(self) -> None:
         self.prefix = f"test-{secrets.token_hex(4)}"
         self.clickhouse_port = free_port()
+        self._told: dict[int, tuple[str, tuple[str, ...], dict[str, str]]] = {}
 
     @property
     def state(self) -> UpState:
@@ -56,6 +57,17 @@ class KafkaStack(Stack):
 
     def start(self, name: str, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
         """Start a part by its command."""
+        process = self._run(name, arguments, variables)
+        self.parts.setdefault(name, []).append(process)
+        return process
+
+    def again(self, name: str, number: int = 0) -> subprocess.Popen[bytes]:
+        """Start a part that has ended again, as it was, in its place."""
+        process = self._run(*self._told[self.parts[name][number].pid])
+        self.parts[name][number] = process
+        return process
+
+    def _run(self, name: str, arguments: tuple[str, ...], variables: dict[str, str]) -> subprocess.Popen[bytes]:
         log = Home(self.home).open_log(name)
         try:
             process = subprocess.Popen(
@@ -68,7 +80,7 @@ class KafkaStack(Stack):
             )
         finally:
             os.close(log)
-        self.parts.setdefault(name, []).append(process)
+        self._told[process.pid] = name, arguments, variables
         return process
 
     def start_store(self) -> None:
