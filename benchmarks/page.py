@@ -2,17 +2,20 @@
 
     python benchmarks/page.py [points]
 
-Starts an embedded ClickHouse, fills it, derives, serves the dashboard, and opens the run in a fresh headless Chromium,
-five times with an empty cache of the page and five times again. Open means: the chart is drawn and its last step shown.
+Starts an embedded ClickHouse, fills it and derives. Then each round starts the dashboard and a headless Chromium with a
+new profile, and opens the run: as the first visitor ever, again with the browser's cache emptied, and once more with
+all of it cached. Open means, counted from the navigation: the chart is drawn and its last step shown.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from runtide.processor.rebuild import rebuild
 from runtide.testing import browser, sample_data
@@ -21,6 +24,8 @@ from runtide.warehouse import queries
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.migrate import migrate
 
+_ROUNDS = 8
+_CASES = ("first after the start", "empty cache", "warm cache")
 _READY = """
 const head = document.querySelector('[data-metric="train/loss"] [data-step]');
 const plot = document.querySelector('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg');
@@ -45,8 +50,8 @@ def main() -> None:
             rebuild(client)
             print(f"derived in {time.monotonic() - began:.1f} s")
             _queries(server.port, run)
-            with browser.dashboard(server.port, Path(folder) / "dashboard.log") as address:
-                _open(f"{address}/run?project={run.project}&run={run.run_id}&like=train/loss", points)
+            path = f"/run?project={run.project}&run={run.run_id}&like=train/loss"
+            _open(server.port, Path(folder), path, points)
         finally:
             stop_embedded(server)
 
@@ -69,20 +74,28 @@ def _queries(port: int, run: sample_data.SampleRun) -> None:
     print(f"2,000 steps in the middle: median {statistics.median(times) * 1000:.0f} ms, {table.num_rows} buckets")
 
 
-def _open(address: str, points: int) -> None:
-    with browser.browser() as driver:
-        for name in ("first", "again"):
-            times = []
-            for _ in range(5):
+def _open(clickhouse_port: int, folder: Path, path: str, points: int) -> None:
+    times: dict[str, list[float]] = {case: [] for case in _CASES}
+    loads = []
+    for _ in range(_ROUNDS):
+        loads.append(os.getloadavg()[0])
+        with browser.dashboard(clickhouse_port, folder / "dashboard.log") as address, browser.browser() as driver:
+            for case in _CASES:
                 driver.get("about:blank")
-                if name == "first":
+                if case == "empty cache":
                     driver.execute_cdp_cmd("Network.clearBrowserCache", {})
-                began = time.monotonic()
-                driver.get(address)
-                browser.until(lambda: driver.execute_script(_READY) == str(points - 1), 60)
-                times.append(time.monotonic() - began)
-            shown = " ".join(f"{seconds:.2f}" for seconds in times)
-            print(f"open, {'empty' if name == 'first' else 'warm'} browser cache: {shown} s")
+                times[case].append(_seconds(driver, address + path, points))
+    print(f"load before each round: {' '.join(f'{load:.1f}' for load in loads)}")
+    for case, seconds in times.items():
+        least, usual, most = min(seconds), statistics.median(seconds), max(seconds)
+        print(f"open, {case}: least {least:.2f}, median {usual:.2f}, greatest {most:.2f} s of {_ROUNDS}")
+
+
+def _seconds(driver: Any, address: str, points: int) -> float:
+    began = time.monotonic()
+    driver.get(address)
+    browser.until(lambda: driver.execute_script(_READY) == str(points - 1), 60)
+    return time.monotonic() - began
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The dashboard: `streamlit run app.py`. Pages are files in screens/, what they share is in parts/.
+"""The dashboard, which serve.py serves. Pages are files in screens/, what they share is in parts/.
 
 The folder is not called pages/, because Streamlit runs the files of such a folder by itself, past this one. The
 app only reads, through runtide.warehouse.queries, as the user that RUNTIDE_CLICKHOUSE_* name (parts/store.py).

@@ -25,7 +25,14 @@ def metric(frame: pd.DataFrame, *, name: str, x: str, log: bool, lines: bool, ke
     y = {"type": "quantitative", "title": None, "scale": {"zero": False, "type": "log" if log else "linear"}}
     y["axis"] = {"tickCount": 4}
     band = {
-        "mark": {"type": "area", "opacity": 0.22, "color": colour},
+        "mark": {  # its edge shows a spike of one bucket, which is too thin for its area to be seen
+            "type": "area",
+            "fill": colour,
+            "fillOpacity": 0.22,
+            "stroke": colour,
+            "strokeOpacity": 0.4,
+            "strokeWidth": 0.6,
+        },
         "encoding": {"y": {**y, "field": "min"}, "y2": {"field": "max"}},
     }
     line: dict[str, Any] = {
@@ -50,8 +57,16 @@ def metric(frame: pd.DataFrame, *, name: str, x: str, log: bool, lines: bool, ke
             "tooltip": [*_tip(x), {"field": "non_finite", "title": "NaN or Inf", "format": ","}],
         },
     }
+    alone = {  # of a single point there is no line to see
+        "transform": [
+            {"joinaggregate": [{"op": "count", "as": "points"}], "groupby": ["rank"] if lines else []},
+            {"filter": "datum.points == 1"},
+        ],
+        "mark": {"type": "point", "filled": True, "size": 30, "color": colour, "opacity": 1},
+        "encoding": line["encoding"],
+    }
     layers = [line] if lines else [band, line]
-    _show(frame, [*layers, _hover(x, lines), bad], across, key, f"{name} over {x.lower()}", zoom=True)
+    _show(frame, [*layers, alone, _hover(x, lines), bad], across, key, f"{name} over {x.lower()}", zoom=True)
 
 
 def resource(frame: pd.DataFrame, *, name: str, key: str) -> None:
@@ -86,7 +101,7 @@ def resource(frame: pd.DataFrame, *, name: str, key: str) -> None:
 def _across(x: str) -> dict[str, Any]:
     if x == "Time":
         return {"field": "time", "type": "temporal", "title": None, "axis": {"tickCount": 5}}
-    axis = {"tickCount": 5, "format": "~s"}
+    axis = {"tickCount": 5, "format": "~s", "labelExpr": "datum.value === 0 ? '0' : datum.label"}  # or it says 0k
     return {
         "field": "step",
         "type": "quantitative",

@@ -58,7 +58,7 @@ _STYLE = """
 .rt-log span {opacity: .55; margin-right: .8em}
 @media (max-width: 700px) {
   .block-container, [data-testid="stMainBlockContainer"] {padding: 4rem .7rem 1.5rem}
-  .rt-later {display: none}
+  .rt-later, [data-testid="stColumn"]:not(:has([data-testid="stElementContainer"])) {display: none}
   .rt-facts {gap: .3rem 1.1rem}
   .rt-table td, .rt-table th {padding: .3rem .4rem}
   .rt-table td {max-width: 11rem}

@@ -15,8 +15,8 @@ from runtide.warehouse.client import ClickHouseSettings
 def script() -> Path:
     """The app: inside the package where it is installed, beside services/ in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    installed = package / "dashboards" / "app.py"
-    return installed if installed.is_file() else package.parents[1] / "dashboards" / "app.py"
+    installed = package / "dashboards" / "serve.py"
+    return installed if installed.is_file() else package.parents[1] / "dashboards" / "serve.py"
 
 
 def arguments(host: str, port: int) -> tuple[str, ...]:

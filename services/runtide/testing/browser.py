@@ -30,7 +30,7 @@ def chromium() -> tuple[str, str] | None:
 def dashboard(clickhouse_port: int, log: Path) -> Iterator[str]:
     """Serve the dashboard for a ClickHouse on this machine; gives its address."""
     port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(_REPOSITORY / "dashboards" / "app.py")]
+    command = [sys.executable, "-m", "streamlit", "run", str(_REPOSITORY / "dashboards" / "serve.py")]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1", "--server.headless", "true"]
     command += ["--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
     environment = os.environ | {"RUNTIDE_CLICKHOUSE_PORT": str(clickhouse_port), "RUNTIDE_CLICKHOUSE_HOST": "127.0.0.1"}
