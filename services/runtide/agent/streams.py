@@ -89,10 +89,12 @@ class Piece:
 class TailedStream:
     """One stream folder and how far it is shipped."""
 
-    def __init__(self, folder: Path, info: StreamInfo) -> None:
+    def __init__(self, folder: Path, info: StreamInfo, foreign: bool = False) -> None:
         """Start at what position.json says is acknowledged."""
         self.folder = folder
         self.info = info
+        self.foreign = foreign
+        """It is of another host or boot: nothing can be known here of its process."""
         self.position = Position.read(folder)
         self.reader = SegmentReader(folder, self.position.acknowledged)
         self._position_path = str(folder / POSITION_FILE)
@@ -120,6 +122,16 @@ class TailedStream:
         self._cleaned_to = 0
         self._synced = -1
         self._synced_segment = -1
+
+    @property
+    def speaks(self) -> bool:
+        """More may be written in it."""
+        return not self.dead and not self.closed
+
+    @property
+    def reported(self) -> bool:
+        """How it ended has been said."""
+        return self.end is not None and self.end.reported
 
     @property
     def silent(self) -> bool:
