@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from runtide.bus import Message
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
-from runtide.bus.repeats import Repeats
+from runtide.bus.kafka.repeats import Repeats
 from runtide.testing import mock_kafka
 from runtide.testing.mock_kafka import MockKafka
 from runtide.wire.errors import BadInput, Unavailable

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from clickhouse_connect.driver.exceptions import DatabaseError
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 
 COMPRESSIONS = [False, "lz4", "zstd", "gzip"]
 TABLE = """CREATE TABLE {name} (id UInt64, name LowCardinality(String), value Float64, at DateTime64(3, 'UTC'),
@@ -33,14 +33,14 @@ def client(server: EmbeddedClickHouse, user: str = "writer", **more: Any) -> Any
 
 
 @pytest.fixture(scope="module")
-def writer(embedded_clickhouse: EmbeddedClickHouse) -> Iterator[Any]:  # noqa: F811
+def writer(embedded_clickhouse: EmbeddedClickHouse) -> Iterator[Any]:
     opened = client(embedded_clickhouse)
     yield opened
     opened.close()
 
 
 @pytest.fixture(scope="module")
-def reader(embedded_clickhouse: EmbeddedClickHouse) -> Iterator[Any]:  # noqa: F811
+def reader(embedded_clickhouse: EmbeddedClickHouse) -> Iterator[Any]:
     opened = client(embedded_clickhouse, "default")
     yield opened
     opened.close()
@@ -56,7 +56,7 @@ def filled(writer: Any) -> str:
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
 def test_rows_and_frames_survive_each_compression(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     compress: Any,
 ) -> None:
     name = f"round_{compress or 'plain'}".lower()
@@ -112,7 +112,7 @@ def test_reader_streams(reader: Any) -> None:
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
 def test_an_error_in_the_middle_of_a_stream_is_an_error(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     compress: Any,
 ) -> None:
     opened = client(embedded_clickhouse, "default", compress=compress)
@@ -144,14 +144,14 @@ def test_errors_carry_code_and_name(reader: Any) -> None:
         reader.query("SELECT * FROM absent")
 
 
-def test_wrong_password_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_wrong_password_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:
     with pytest.raises(DatabaseError, match="AUTHENTICATION_FAILED"):
         clickhouse_connect.get_client(
             host=embedded_clickhouse.host, port=embedded_clickhouse.port, username="writer", password="wrong"
         )
 
 
-def test_async_client(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:  # noqa: F811
+def test_async_client(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:
     async def use() -> None:
         server = embedded_clickhouse
         opened = await clickhouse_connect.get_async_client(
@@ -177,7 +177,7 @@ def test_async_client(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> N
     asyncio.run(use())
 
 
-def test_sqlalchemy(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:  # noqa: F811
+def test_sqlalchemy(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:
     server = embedded_clickhouse
     engine = sa.create_engine(f"clickhousedb://default:@{server.host}:{server.port}/default")
     with engine.connect() as connection:
@@ -195,7 +195,7 @@ def test_sqlalchemy(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> Non
     engine.dispose()
 
 
-def test_curl(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:  # noqa: F811
+def test_curl(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:
     server = embedded_clickhouse
 
     def curl(*arguments: str) -> str:
@@ -217,7 +217,7 @@ def test_curl(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:  # 
     assert curl(server.url, "-d", "SELECT sum(a), count() FROM from_curl FORMAT TSV") == "60\t8\n"
 
 
-def test_pandas_reads_a_url(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:  # noqa: F811
+def test_pandas_reads_a_url(embedded_clickhouse: EmbeddedClickHouse, filled: str) -> None:
     query = urllib.parse.quote(f"SELECT id, name FROM {filled} ORDER BY id FORMAT CSVWithNames")
     with urllib.request.urlopen(f"{embedded_clickhouse.url}?query={query}", timeout=30) as answer:
         frame = pd.read_csv(io.BytesIO(answer.read()))

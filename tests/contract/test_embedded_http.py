@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 import zstandard
 from runtide.embedded import frames
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Http:
 
 
 @pytest.fixture(scope="module")
-def http_(embedded_clickhouse: EmbeddedClickHouse) -> Http:  # noqa: F811
+def http_(embedded_clickhouse: EmbeddedClickHouse) -> Http:
     return Http(embedded_clickhouse)
 
 
@@ -260,7 +260,7 @@ def test_native_frames_both_ways(http_: Http) -> None:
     assert http_(broken, writer=True, decompress="1", query=f"INSERT INTO {name} FORMAT TSV").code == "40"
 
 
-def test_the_checksum_is_the_engines_own(http_: Http, embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_checksum_is_the_engines_own(http_: Http, embedded_clickhouse: EmbeddedClickHouse) -> None:
     """Column files on disk carry the same frames, so the engine's own bytes judge the hash, at many lengths."""
     http_("CREATE TABLE hashed (a UInt64 CODEC(LZ4), b String CODEC(LZ4)) ENGINE = MergeTree ORDER BY a"
           " SETTINGS min_bytes_for_wide_part = 0", writer=True)  # fmt: skip

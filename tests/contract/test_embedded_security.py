@@ -9,7 +9,7 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 
 SECRET = "the-words-nobody-may-read"
 
@@ -77,7 +77,7 @@ READS = [
 
 
 @pytest.mark.parametrize("query", READS)
-def test_the_reader_reaches_no_file(embedded_clickhouse: EmbeddedClickHouse, treasure: Path, query: str) -> None:  # noqa: F811
+def test_the_reader_reaches_no_file(embedded_clickhouse: EmbeddedClickHouse, treasure: Path, query: str) -> None:
     status, code, text = ask(embedded_clickhouse, query.format(path=treasure))
     assert SECRET not in text
     assert status >= 400, text
@@ -86,7 +86,7 @@ def test_the_reader_reaches_no_file(embedded_clickhouse: EmbeddedClickHouse, tre
 
 
 def test_the_reader_reaches_no_file_by_a_parameter_or_a_setting(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     treasure: Path,
 ) -> None:
     for query in ("SELECT arrayMap({f:Identifier}, ['%s'])", "SELECT {f:Identifier}('%s')"):
@@ -112,7 +112,7 @@ def test_the_reader_reaches_no_file_by_a_parameter_or_a_setting(
         "SELECT aiGenerate('x')",
     ],
 )
-def test_the_reader_reaches_no_network(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:  # noqa: F811
+def test_the_reader_reaches_no_network(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:
     status, code, _ = ask(embedded_clickhouse, query.format(port=embedded_clickhouse.port))
     assert (status, code) in ((500, "497"), (500, "164"))
 
@@ -142,12 +142,12 @@ def test_the_reader_reaches_no_network(embedded_clickhouse: EmbeddedClickHouse, 
         "DETACH TABLE system.one",
     ],
 )
-def test_the_reader_changes_nothing(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:  # noqa: F811
+def test_the_reader_changes_nothing(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:
     status, code, text = ask(embedded_clickhouse, query)
     assert (status, code) == (500, "164"), text
 
 
-def test_limits_cannot_be_raised(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_limits_cannot_be_raised(embedded_clickhouse: EmbeddedClickHouse) -> None:
     def value(name: str, **parameters: str) -> float:
         status, _, text = ask(embedded_clickhouse, f"SELECT getSetting('{name}')", **parameters)
         assert status == 200, text
@@ -176,7 +176,7 @@ def test_limits_cannot_be_raised(embedded_clickhouse: EmbeddedClickHouse) -> Non
         assert ask(embedded_clickhouse, "SELECT 1", **{name: wanted})[:2] == (500, "452")
 
 
-def test_memory_and_rows_are_limited(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_memory_and_rows_are_limited(embedded_clickhouse: EmbeddedClickHouse) -> None:
     grow = "SELECT groupArray(number) FROM numbers(100000000)"
     assert ask(embedded_clickhouse, grow, max_memory_usage="50000000")[1] == "241"
     assert ask(embedded_clickhouse, "SELECT count() FROM numbers(100)", max_rows_to_read="10")[1] == "158"
@@ -186,11 +186,11 @@ def test_memory_and_rows_are_limited(embedded_clickhouse: EmbeddedClickHouse) ->
 @pytest.mark.parametrize(
     "query", ["SELECT sum(number) FROM numbers(5)", "SELECT * FROM values('a Int8', 1, 9)", "SELECT 10"]
 )
-def test_harmless_functions_work(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:  # noqa: F811
+def test_harmless_functions_work(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:
     assert ask(embedded_clickhouse, query)[0] == 200
 
 
-def test_words_in_strings_are_words(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_words_in_strings_are_words(embedded_clickhouse: EmbeddedClickHouse) -> None:
     query = "SELECT 'file(url(''x''))', '\u2018é\u2019 $$' -- file(\n"
     assert ask(embedded_clickhouse, query)[2] == "file(url(\\'x\\'))\t\u2018é\u2019 $$\n"
 
@@ -199,7 +199,7 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def test_the_writers_three_doors(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_writers_three_doors(embedded_clickhouse: EmbeddedClickHouse) -> None:
     server = embedded_clickhouse
     create = "CREATE TABLE IF NOT EXISTS w (a Int8) ENGINE = Memory"
     assert ask(server, create, basic("writer", server.password))[0] == 200
@@ -208,7 +208,7 @@ def test_the_writers_three_doors(embedded_clickhouse: EmbeddedClickHouse) -> Non
     assert ask(server, create, basic("default", "anything"))[1] == "164"
 
 
-def test_wrong_passwords(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_wrong_passwords(embedded_clickhouse: EmbeddedClickHouse) -> None:
     server = embedded_clickhouse
     for headers, parameters in (
         (basic("writer", ""), {}),
@@ -224,7 +224,7 @@ def test_wrong_passwords(embedded_clickhouse: EmbeddedClickHouse) -> None:  # no
         assert "AUTHENTICATION_FAILED" in text
 
 
-def test_the_secret_is_the_owners_only(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_secret_is_the_owners_only(embedded_clickhouse: EmbeddedClickHouse) -> None:
     path = embedded_clickhouse.home / "secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(embedded_clickhouse.password) >= 24
@@ -249,7 +249,7 @@ def test_the_secret_is_the_owners_only(embedded_clickhouse: EmbeddedClickHouse) 
     ],
 )
 def test_hosts_and_origins(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     header: str,
     value: str,
     status: int,

@@ -6,38 +6,22 @@ Measured on the base tables without FINAL, so that no merge hides a copy.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
 from runtide.bus import Message
 from runtide.sink.arrived import read
 from runtide.sink.store import Store, TakenAway
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
 from runtide.v1 import records_pb2 as v1
-from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.client import Client
 from runtide.warehouse.errors import RowsRefused, StoreBusy, StoreMisconfigured
-from runtide.warehouse.migrate import migrate
 from runtide.warehouse.verify import Verification, verify_run
 from runtide.warehouse.writer import Writer
 from runtide.wire.decode import decode
 
 TABLES = ("dead_letters", "points", "samples", "log_lines", "figures", "events", "ledger")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    found = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    yield found
-    stop_embedded(found)
-
-
-@pytest.fixture(scope="module")
-def client(server: EmbeddedClickHouse) -> Client:
-    found = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
-    migrate(found)
-    return found
 
 
 class Faulty:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from runtide.sink.arrived import read
 from runtide.sink.store import Store
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.streams import NOW_US, MadeStream
 from runtide.v1 import records_pb2 as v1
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
@@ -19,27 +18,12 @@ from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Writer
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    found = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    yield found
-    stop_embedded(found)
-
-
 def writer_client(server: EmbeddedClickHouse) -> Client:
     return connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
 
 
-@pytest.fixture(scope="module")
-def client(server: EmbeddedClickHouse) -> Client:
-    """After the first test of this file, which migrates; migrating again does nothing."""
-    found = writer_client(server)
-    migrate(found)
-    return found
-
-
-def test_two_that_migrate_at_once_do_each_other_no_harm(server: EmbeddedClickHouse) -> None:
-    clients = [writer_client(server) for _ in range(2)]
+def test_two_that_migrate_at_once_do_each_other_no_harm(embedded_clickhouse: EmbeddedClickHouse) -> None:
+    clients = [writer_client(embedded_clickhouse) for _ in range(2)]
     start, errors = threading.Barrier(2), list[BaseException]()
 
     def run(client: Client) -> None:
@@ -73,7 +57,8 @@ def test_a_new_migration_is_applied_once_and_a_changed_one_is_refused(client: Cl
     client.command("ALTER TABLE runtide.migrations DELETE WHERE name = '9000_test.sql' SETTINGS mutations_sync = 2")
 
 
-def test_a_wrong_password_and_a_store_that_is_away_are_told_apart(server: EmbeddedClickHouse) -> None:
+def test_a_wrong_password_and_a_store_that_is_away_are_told_apart(embedded_clickhouse: EmbeddedClickHouse) -> None:
+    server = embedded_clickhouse
     with pytest.raises(StoreMisconfigured):
         connect(ClickHouseSettings(server.host, server.port, "writer", "wrong"))
     with pytest.raises(StoreBusy):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 from runtide.processor.deriver import Deriver
 from runtide.processor.dirty import FIRST_STEP, LAST_STEP
 from runtide.processor.rebuild import rebuild
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
-from runtide.warehouse.client import ClickHouseSettings, Client, connect
-from runtide.warehouse.migrate import migrate
+from runtide.warehouse.client import Client
 from runtide.wire.hints import Hint
 
 from tests.pipeline import processor_oracle as oracle
@@ -23,17 +20,6 @@ pytestmark = pytest.mark.slow
 
 METRICS = ("loss", "it's \\ odd", "acc/top é")
 SECOND = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    server: EmbeddedClickHouse = start_embedded(tmp_path_factory.mktemp("home"))
-    settings = ClickHouseSettings(server.host, server.port, "writer", server.password)
-    writer = connect(settings)
-    migrate(writer)
-    yield writer
-    writer.close()
-    stop_embedded(server)
 
 
 def some_value(choose: random.Random) -> float:

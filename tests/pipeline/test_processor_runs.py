@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from runtide.processor.deriver import Deriver
-from runtide.testing.embedded import start_embedded, stop_embedded
-from runtide.warehouse.client import ClickHouseSettings, Client, connect
-from runtide.warehouse.migrate import migrate
+from runtide.warehouse.client import Client
 
 from tests.pipeline.processor_feed import LENGTH, Feed, Record, Stream, opened
 
 SECOND = 1_000_000
 AGENT = "a" * 32
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    server = start_embedded(tmp_path_factory.mktemp("home"))
-    writer = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
-    migrate(writer)
-    yield writer
-    writer.close()
-    stop_embedded(server)
 
 
 class Story:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from runtide.bus.local import LocalBus
 from runtide.sink.sink import Sink, SinkSettings
 from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
 from runtide.testing.streams import MadeStream, varied_stream
-from runtide.warehouse.client import ClickHouseSettings, connect
+from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import StoreMisconfigured
 from runtide.warehouse.migrate import migrate
 from runtide.warehouse.verify import verify_run
@@ -26,11 +26,9 @@ DEADLINE_S = 60
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    found = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    migrate(connect(settings_of(found)))
-    yield found
-    stop_embedded(found)
+def server(embedded_clickhouse: EmbeddedClickHouse, client: Client) -> EmbeddedClickHouse:
+    """With its tables."""
+    return embedded_clickhouse
 
 
 def settings_of(server: EmbeddedClickHouse) -> ClickHouseSettings:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
-from runtide.warehouse.client import ClickHouseSettings, Client, connect
-from runtide.warehouse.migrate import migrate
+from runtide.warehouse.client import Client
 
 INTERFACE = """
 [attempts]
@@ -147,16 +143,6 @@ def promised() -> dict[str, list[tuple[str, str]]]:
             name, _, kind = line.partition(" ")
             columns.append((name, kind))
     return found
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    server: EmbeddedClickHouse = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    found = connect(ClickHouseSettings(server.host, server.port, "writer", server.password, "runtide"))
-    migrate(found)
-    yield found
-    found.close()
-    stop_embedded(server)
 
 
 @pytest.mark.parametrize("view", promised())

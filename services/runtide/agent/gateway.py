@@ -14,6 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 
+from runtide.spool.layout import StreamInfo
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.ingest_pb2_grpc import IngestStub
 from runtide.wire.errors import BadInput
@@ -40,6 +41,11 @@ class Destination(NamedTuple):
     ca_file: str
     project: str
     """Apart, so that a project that the token may not write stops no other one."""
+
+    @classmethod
+    def of(cls, info: StreamInfo) -> Destination:
+        """Return where a stream goes."""
+        return cls(info.url, info.token, info.ca_file, info.project)
 
 
 class Verdict(Enum):

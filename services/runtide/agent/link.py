@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 LINE_BYTES = 64 * 1024
 
 
-class Answers(Protocol):
-    """What the socket needs from the agent."""
-
-    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request; never raises for what a client may send."""
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Answers one request. Raises TypeError or ValueError for one that makes no sense."""
 
 
 class Link:
     """Listens on `path`, which only the lock's holder may do."""
 
-    def __init__(self, path: Path, answers: Answers) -> None:
+    def __init__(self, path: Path, answer: Answer) -> None:
         """Nothing listens yet."""
-        self._path, self._answers = path, answers
+        self._path, self._answer = path, answer
         self._server: asyncio.Server | None = None
 
     async def listen(self, on: bool) -> None:
@@ -63,6 +61,6 @@ class Link:
         if not isinstance(request, dict):
             return {"ok": False, "error": "not a JSON object"}
         try:
-            return await self._answers.answer(request)
+            return await self._answer(request)
         except (TypeError, ValueError) as error:
             return {"ok": False, "error": f"bad request: {error}"}

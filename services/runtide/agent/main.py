@@ -92,7 +92,7 @@ async def _serve(
     root: Path, folders: list[Path], settings: AgentSettings, watch: Callable[[Agent], None] | None
 ) -> None:
     agent = Agent(folders, settings)
-    link = Link(runtime_folder(root) / SOCKET_FILE, agent)
+    link = Link(runtime_folder(root) / SOCKET_FILE, agent.answer)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from runtide.spool.layout import StreamInfo
-from runtide.spool.writer import SpoolWriter, Worth, new_stream_id
-from runtide.v1.records_pb2 import (
-    ROLE_AGENT,
-    Heartbeat,
-    Reading,
-    Record,
-    Sample,
-    StreamClosed,
-    StreamEnded,
-    StreamOpened,
-)
+from runtide.spool.writer import SpoolWriter, Worth, new_stream_id, opened
+from runtide.v1.records_pb2 import ROLE_AGENT, Heartbeat, Reading, Record, Sample, StreamClosed, StreamEnded
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +30,19 @@ class OwnStream:
     def __init__(self, host_folder: Path, info: StreamInfo) -> None:
         """Open it beside `info`, one of the streams that it speaks about. Raises OSError."""
         process = psutil.Process()
-        self.info = StreamInfo(
+        self.info = replace(
+            info,
             stream=new_stream_id(),
-            project=info.project,
-            run_id=info.run_id,
             rank=-1,
-            attempt=info.attempt,
             host=info.host or socket.gethostname(),
             role=ROLE_AGENT,
             pid=process.pid,
             started=process.create_time(),
-            url=info.url,
-            token=info.token,
-            launch_id=info.launch_id,
-            ca_file=info.ca_file,
+            parent_reports=False,
         )
         self._writer = SpoolWriter.create(host_folder, self.info, budget_bytes=BUDGET_BYTES)
         self._dropping = False
-        self._say(Record(stream_opened=self._opened()))
+        self._say(Record(stream_opened=opened(self.info)))
 
     def heartbeat(self, streams: Iterable[str]) -> None:
         """Say which streams' processes live."""
@@ -83,20 +69,6 @@ class OwnStream:
         )
         self._say(Record(stream_closed=closed), Worth.LAST)
         self._writer.close()
-
-    def _opened(self) -> StreamOpened:
-        info = self.info
-        return StreamOpened(
-            time_us=_now_us(),
-            role=ROLE_AGENT,
-            project=info.project,
-            run_id=info.run_id,
-            host=info.host,
-            pid=os.getpid(),
-            rank=-1,
-            launch_id=info.launch_id,
-            attempt=info.attempt,
-        )
 
     def _say(self, record: Record, worth: Worth = Worth.DATA) -> bool:
         said = self._writer.append_record(record, worth)

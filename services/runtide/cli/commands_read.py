@@ -27,10 +27,7 @@ def runs(
 
     with open_store(home, clickhouse) as client:
         found = reading.list_runs(client, project, state, limit)
-    if as_json:
-        tables.print_json(found)
-    else:
-        tables.print_table([reading.brief(row) for row in found], empty="no runs")
+    tables.show(found, as_json, reading.print_runs)
 
 
 def show(
@@ -49,10 +46,7 @@ def show(
 
     with open_store(home, clickhouse) as client:
         found = reading.whole_run(client, find_run(client, run, project))
-    if as_json:
-        tables.print_json(found)
-    else:
-        reading.print_run(found)
+    tables.show(found, as_json, reading.print_run)
 
 
 def tail(
@@ -114,10 +108,7 @@ def verify(
 
     with open_store(home, clickhouse) as client:
         found = checking.check(client, find_run(client, run, project))
-    if as_json:
-        tables.print_json(found)
-    else:
-        checking.show(found)
+    tables.show(found, as_json, checking.show)
     raise typer.Exit(0 if found["clean"] else 1)
 
 

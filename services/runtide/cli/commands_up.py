@@ -68,13 +68,9 @@ def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
     Example: runtide status --json
     """
     from runtide.cli.status import read_status, show_status
-    from runtide.cli.tables import print_json
+    from runtide.cli.tables import show
 
-    found = read_status(read_settings(home))
-    if as_json:
-        print_json(found)
-    else:
-        show_status(found)
+    show(read_status(read_settings(home)), as_json, show_status)
 
 
 def demo(

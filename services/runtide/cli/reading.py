@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from runtide.cli.store import RunKey, rows
@@ -43,10 +43,10 @@ def list_runs(client: Client, project: str | None, state: str | None, limit: int
     return [_unpacked(row) for row in found]
 
 
-def brief(row: Mapping[str, Any]) -> Row:
-    """What fits a line of a terminal."""
+def print_runs(found: Sequence[Row]) -> None:
+    """Show `list_runs` to people: what fits a line of a terminal."""
     names = ("project", "run_id", "name", "state", "attempt", "world_size", "last_step", "started_at", "duration_s")
-    return {name: row[name] for name in names}
+    print_table([{name: row[name] for name in names} for row in found], empty="no runs")
 
 
 def whole_run(client: Client, key: RunKey) -> Row:

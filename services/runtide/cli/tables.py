@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["cell", "print_json", "print_table"]
+__all__ = ["cell", "print_json", "print_table", "show"]
+
+Found = TypeVar("Found")
 
 
 def print_table(found: Sequence[Mapping[str, Any]], title: str | None = None, empty: str = "nothing") -> None:
@@ -42,6 +44,14 @@ def cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(cell(item) for item in value)
     return str(value)
+
+
+def show(found: Found, as_json: bool, for_people: Callable[[Found], None]) -> None:
+    """Print what was found: as JSON, or as people read it."""
+    if as_json:
+        print_json(found)
+    else:
+        for_people(found)
 
 
 def print_json(found: object) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +20,10 @@ from clickhouse_connect.driver.client import Client
 from runtide.processor import sql
 from runtide.processor.bounds import Bounds, Logged
 from runtide.processor.coverage import Cursor, Stored, advanced, behind
-from runtide.processor.dirty import Dirty, Run, Span, Work, halves, packed, shard_of
+from runtide.processor.dirty import Dirty, Run, Span, shard_of
 from runtide.processor.facts import KINDS, LedgerRow
 from runtide.processor.runs import RunBook
+from runtide.processor.series import MOST_POINTS, Ledger, Series, several_attempts, versions_of
 from runtide.processor.states import SECOND
 from runtide.processor.store import Store, clock_us
 from runtide.wire.hints import Hint
@@ -38,10 +38,6 @@ SERIES_US = SECOND
 """Least time between two derivations of series, unless a process has opened or ended: each costs its statements."""
 WINDOWS_US = 2 * SECOND
 """Least time between two derivations of sample windows."""
-PORTION_S = 1.0
-"""How long one tick derives series before it looks after the rows of runs again."""
-MOST_POINTS = 1_000_000
-"""Points that one statement derives: well below a second, and below 100 MB in the engine."""
 MOST_HINTS = 200_000
 """Hints kept while they wait for the sink. The oldest are dropped, the sweep finds what they said."""
 
@@ -78,7 +74,6 @@ class Deriver:
         self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us, most_points: int = MOST_POINTS
     ) -> None:
         """`clock` gives microseconds since the epoch; a statement derives `most_points` or so."""
-        self._most_points = most_points
         self._store = Store(client_factory, clock)
         self._clock = clock
         self._book = RunBook(self._store)
@@ -87,6 +82,7 @@ class Deriver:
         self._incoming: deque[Hint] = deque(maxlen=MOST_HINTS)
         self._pending: list[_Found] = []
         self._dirty = Dirty()
+        self._series = Series(self._store, self._dirty, most_points)
         self._minutes: dict[Run, Span] = {}
         self._cursors: dict[StreamOf, Cursor] = {}
         self._revisions: dict[StreamOf, int] = {}
@@ -108,7 +104,7 @@ class Deriver:
         return not (waiting or self._pending or self._dirty or self._minutes or self._unwritten or self._book.stale)
 
     def tick(self, now_us: int | None = None) -> bool:
-        """Derive for about PORTION_S; says whether series are left to derive at once.
+        """Derive for about a second; says whether series are left to derive at once.
 
         Raises StoreError, after which it is as if the tick had not been: what was taken is taken up by the next.
         """
@@ -127,7 +123,7 @@ class Deriver:
         self._derived_us = now
         ledger = self._store.ledger({found.run for found in self._pending} | {*self._dirty.runs(), *self._minutes})
         self._note(ledger)
-        self._derive(ledger)
+        self._series.derive(ledger)
         if self._minutes and now - self._windowed_us >= WINDOWS_US:
             self._derive_windows(ledger)
             self._windowed_us = now
@@ -186,9 +182,9 @@ class Deriver:
         ledger = self._store.ledger([run])
         self._book.reread(run)
         attempts = self._book.read_events([run])[run]
-        if self._is_multiple(ledger[run]):
+        if several_attempts(ledger[run]):
             self._bounds.remake(run, attempts)
-        for statement in sql.emptied(run, _versions(ledger)[run]):
+        for statement in sql.emptied(run, versions_of(ledger)[run]):
             self._store.run(statement)
         self._mark_all(run)
         for found in self._look_up(run, [_from_start(row) for row in ledger[run]]):
@@ -214,7 +210,7 @@ class Deriver:
         """Whether a hint tells of processes that opened or ended."""
         return any(not found.hint.kinds.isdisjoint(KINDS) for found in self._pending)
 
-    def _note(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
+    def _note(self, ledger: Ledger) -> None:
         """Turn the hints whose records are stored into what is out of date."""
         rows = {(run, row.stream): row for run, streams in ledger.items() for row in streams}
         ready: list[_Found] = []
@@ -249,9 +245,9 @@ class Deriver:
         if hint.sampled is not None:
             self._add_minutes(found.run, hint.sampled)
 
-    def _note_attempts(self, ledger: Mapping[Run, Sequence[LedgerRow]], by_run: Mapping[Run, Sequence[_Found]]) -> None:
+    def _note_attempts(self, ledger: Ledger, by_run: Mapping[Run, Sequence[_Found]]) -> None:
         """Bring the bounds of runs with several attempts up to date."""
-        multiple = [run for run in by_run if self._is_multiple(ledger[run])]
+        multiple = [run for run in by_run if several_attempts(ledger[run])]
         for run, attempts in self._book.read_events(multiple).items():
             if self._bounds.new_resume(run, attempts):
                 self._bounds.remake(run, attempts)
@@ -267,10 +263,6 @@ class Deriver:
                 for span in spans:
                     for shard in shards:
                         self._dirty.add(run, shard, metric, span)
-
-    @staticmethod
-    def _is_multiple(streams: Sequence[LedgerRow]) -> bool:
-        return any(row.attempt > 1 for row in streams)
 
     def _mark_all(self, run: Run) -> None:
         for metric, shard, low, high in self._store.rows(sql.everything(run)):
@@ -292,73 +284,13 @@ class Deriver:
             for hint, _, now in streams
         ]
 
-    # What is made of it.
+    # Samples.
 
-    def _derive(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
-        until = time.monotonic() + PORTION_S
-        ranks = {run: _ranks_of_shards(streams) for run, streams in ledger.items()}
-
-        def points(work: Work) -> int:
-            return work.steps * len(work.metrics) * sum(ranks[work.run].get(shard, 1) for shard in work.shards)
-
-        # Runs that became dirty after the ledger was read have no version yet; there are none in one thread.
-        while self._dirty and time.monotonic() < until:
-            works = self._dirty.take(points, self._most_points)
-            try:
-                left = self._derive_some(works, ledger, sum(map(points, works)), until)
-            except BaseException:
-                self._dirty.put_back(works)
-                raise
-            self._dirty.put_back(left)
-
-    def _derive_some(
-        self, works: Sequence[Work], ledger: Mapping[Run, Sequence[LedgerRow]], points: int, until: float
-    ) -> list[Work]:
-        """Derive works, cut up where they are large; returns what was not come to in time."""
-        if points <= self._most_points or len(works) > 1:
-            self._replace(works, ledger)
-            return []
-        left = [(work, False) for work in works]
-        while left and time.monotonic() < until:
-            work, fits = left.pop()
-            if fits:
-                self._replace([work], ledger)
-            else:
-                left.extend(self._cut(work))
-        return [work for work, _ in left]
-
-    def _cut(self, work: Work) -> list[tuple[Work, bool]]:
-        """The work in pieces, and of each whether it is known to be of a size that one statement should derive."""
-        sizes = {metric: (count, middle) for metric, count, middle in self._store.rows(sql.sizes(work))}
-        if len(work.metrics) > 1:
-            counts = {metric: sizes[metric][0] if metric in sizes else 0 for metric in work.metrics}
-            return [(replace(work, metrics=names), fits) for names, fits in packed(counts, self._most_points)]
-        count, middle = sizes.get(work.metrics[0], (0, 0))
-        pieces = (work,) if count <= self._most_points else halves(work, middle)
-        return [(piece, len(pieces) == 1) for piece in pieces]
-
-    def _replace(self, works: Sequence[Work], ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
-        """Derive works of runs with one attempt, and of those with several, whose points may be hidden."""
-        versions = _versions(ledger)
-        for bounded in (False, True):
-            some = [work for work in works if self._is_multiple(ledger[work.run]) == bounded]
-            if not some:
-                continue
-            self._store.run(sql.base_tier(some, versions, bounded))
-            if bounded:
-                self._store.run(sql.vanished_base(some, versions))
-            for width in sql.TIERS[1:]:
-                self._store.run(sql.upper_tier(some, versions, width))
-            self._store.run(sql.summaries(some, versions))
-            self._store.run(sql.step_stats(some, versions, bounded))
-            if bounded:
-                self._store.run(sql.vanished_step_stats(some, versions))
-
-    def _derive_windows(self, ledger: Mapping[Run, Sequence[LedgerRow]]) -> None:
+    def _derive_windows(self, ledger: Ledger) -> None:
         minutes = {run: span for run, span in self._minutes.items() if run in ledger}
         if not minutes:
             return
-        self._store.run(sql.sample_windows(minutes, _versions(ledger)))
+        self._store.run(sql.sample_windows(minutes, versions_of(ledger)))
         for run in minutes:
             del self._minutes[run]
 
@@ -431,15 +363,3 @@ def _cursor_after(cursor: Cursor, stored: Stored, of_stream: Sequence[_Found]) -
 def _from_start(row: LedgerRow) -> tuple[Hint, Cursor, Cursor]:
     hint = Hint(row.project, row.run_id, row.stream, 0, row.rank, row.attempt, 0, row.mark)
     return hint, Cursor(), Cursor(row.mark, row.stored.hole_bytes)
-
-
-def _versions(ledger: Mapping[Run, Sequence[LedgerRow]]) -> dict[Run, int]:
-    """Bytes stored of each run: grows with every record, late ones that fill a hole too."""
-    return {run: sum(row.mark - row.stored.hole_bytes for row in streams) for run, streams in ledger.items()}
-
-
-def _ranks_of_shards(streams: Sequence[LedgerRow]) -> dict[int, int]:
-    ranks: dict[int, set[int]] = {}
-    for row in streams:
-        ranks.setdefault(shard_of(row.rank), set()).add(row.rank)
-    return {shard: len(of) for shard, of in ranks.items()}

@@ -15,17 +15,12 @@ from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import AUTO, PARENT_PID, Asked, Identity, identify, leftovers
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.notice import Once, say
+from runtide.sdk.opener import StreamOpener
 from runtide.sdk.process import Process
 from runtide.sdk.ranks import Place
 from runtide.sdk.run import Run
 from runtide.sdk.settings import DISABLED, ONLINE, Settings
-from runtide.sdk.stream import Stream
-from runtide.spool.layout import StreamInfo, host_folder, replace_file
-from runtide.spool.writer import SpoolWriter, new_stream_id
-from runtide.v1 import records_pb2 as wire
-from runtide.wire import limits
-
-_BATCH_TAGS = 1000
+from runtide.spool.layout import host_folder, replace_file
 
 
 def open_run(process: Process, told: Settings, config: object) -> Run:
@@ -40,10 +35,9 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     if told.mode == ONLINE:
         link.ensure()
     parent = os.environ.get(PARENT_PID, "")
-    asked = _asked(told, nth)
     here = host_folder(told.root)
     identity = identify(
-        asked,
+        _asked(told, nth),
         place,
         parent,
         _asker(told, link, place.rank, deadline),
@@ -52,14 +46,13 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     )
     for notice in identity.notices:
         say(notice)
-    opener = _opener(told, place, identity, parent)
     delivery = Delivery(link, told, identity.run_id, identity.launch_id) if told.mode == ONLINE else None
     run = Run(
         told,
         run_id=identity.run_id,
         rank=place.rank,
         attempt=identity.attempt,
-        opener=opener,
+        opener=StreamOpener(told, place, identity, parent),
         delivery=delivery,
         on_finish=_remember(process, told, place, identity),
         signal_seen=process.signal_seen,
@@ -152,91 +145,7 @@ def _asker(told: Settings, link: AgentLink, rank: int, deadline: float) -> Calla
     return ask
 
 
-def _opener(told: Settings, place: Place, identity: Identity, parent: str) -> Callable[[bool], Stream | None]:
-    def opener(child: bool) -> Stream | None:
-        try:
-            stream = _open_stream(told, place, identity, wire.ROLE_CHILD if child else wire.ROLE_RANK, parent)
-        except OSError as error:
-            say(f"nothing of run {identity.run_id} can be kept: {told.root} cannot be written to ({error})")
-            return None
-        stream.writer.on_first_drop = _say_first_drop
-        return stream
-
-    return opener
-
-
-def _say_first_drop(why: str) -> None:
-    say(f"records are dropped: {why}; training goes on, the loss is noted")
-
-
-def _open_stream(told: Settings, place: Place, identity: Identity, role: wire.Role, parent: str) -> Stream:
-    import psutil
-
-    info = StreamInfo(
-        stream=new_stream_id(),
-        project=told.project,
-        run_id=identity.run_id,
-        rank=place.rank,
-        attempt=identity.attempt,
-        host=capture.host(),
-        role=role,
-        pid=os.getpid(),
-        started=psutil.Process().create_time(),
-        url=told.url,
-        token=told.token,
-        parent_reports=parent == str(os.getppid()),
-        launch_id=identity.launch_id,
-        ca_file=told.ca_file,
-    )
-    writer = SpoolWriter.create(host_folder(told.root), info, budget_bytes=told.budget_bytes)
-    return Stream(writer, wire.Record(stream_opened=_opened(told, place, identity, info)))
-
-
-def _opened(told: Settings, place: Place, identity: Identity, info: StreamInfo) -> wire.StreamOpened:
-    git = capture.git(capture.code_folder())
-    return wire.StreamOpened(
-        time_us=time.time_ns() // 1000,
-        role=wire.Role.Name(info.role),
-        project=told.project,
-        run_id=identity.run_id,
-        experiment=_utf8(told.experiment),
-        name=_utf8(told.name),
-        group=_utf8(told.group),
-        job_type=_utf8(told.job_type),
-        tags=[_utf8(tag) for tag in told.tags[:_BATCH_TAGS]],
-        notes=_utf8(told.notes),
-        user=_utf8(capture.user()),
-        host=info.host,
-        pid=info.pid,
-        rank=place.rank,
-        local_rank=place.local_rank,
-        world_size=place.world_size,
-        launcher=place.launcher,
-        launch_id=identity.launch_id,
-        attempt=identity.attempt,
-        resume_step=identity.resume_step,
-        sdk_version=_version(),
-        python_version=capture.python_version(),
-        git_commit=_utf8(git.commit)[: limits.IDENTITY_BYTES],
-        git_remote=_utf8(git.remote)[: limits.NAME_BYTES],
-        git_branch=_utf8(git.branch)[: limits.NAME_BYTES],
-        command=capture.command(),
-        working_dir=_utf8(capture.working_dir()),
-        resumed_from=identity.resumed_from,
-    )
-
-
 def _hello(told: Settings, run: Run) -> str:
     where = f"to {told.url}" if told.mode == ONLINE else f"offline, kept in {told.root}"
     attempt = f", attempt {run.attempt}" if run.attempt > 1 else ""
     return f"run {run.id} of project {told.project or 'default'}{attempt}, {where}"
-
-
-def _version() -> str:
-    from runtide import __version__
-
-    return __version__
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtide.spool.layout import Position, StreamInfo, segment_name
-from runtide.v1.records_pb2 import Gap, KeySet, Record
+from runtide.v1.records_pb2 import Gap, KeySet, Record, Role, StreamOpened
 from runtide.wire import framing, limits
 from runtide.wire.errors import BadInput
 
@@ -63,6 +63,21 @@ class KeySetUse:
 def new_stream_id() -> str:
     """An id that sorts by opening time and that no other process has."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def opened(info: StreamInfo) -> StreamOpened:
+    """The first word of a stream, as far as its stream.json says it too."""
+    return StreamOpened(
+        time_us=time.time_ns() // 1000,
+        role=Role.Name(info.role),
+        project=info.project,
+        run_id=info.run_id,
+        host=info.host,
+        pid=info.pid,
+        rank=info.rank,
+        launch_id=info.launch_id,
+        attempt=info.attempt,
+    )
 
 
 def encode(record: Record) -> bytes:

@@ -10,7 +10,7 @@ In a test file or a conftest.py:
         yield server
         stop_embedded(server)
 
-or `from runtide.testing.embedded import embedded_clickhouse  # noqa: F401`, a fixture of module scope that does that.
+or, in a conftest.py, `from runtide.testing.embedded import embedded_clickhouse`: a fixture that does just that.
 Writer: user "writer" with `server.password`; reader: user "default" without. A server starts in one to two seconds.
 `server.kill()` is SIGKILL; start again on the same home with `start_embedded(server.home, server.port)`.
 """

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from clickhouse_connect.driver.client import Client
 from runtide.processor.rebuild import rebuild
 from runtide.testing import sample_data
-from runtide.testing.embedded import start_embedded, stop_embedded
 from runtide.warehouse import queries
-from runtide.warehouse.client import ClickHouseSettings, connect
-from runtide.warehouse.migrate import migrate
 
 RUN = sample_data.SampleRun("r-1", "alpha", steps=200, world_size=2, tags=["Baseline"], lasted_s=100)
 OTHER = sample_data.SampleRun("r-2", "beta", state="crashed", exit_code=137, steps=50, user="grace", lasted_s=100)
@@ -19,14 +14,10 @@ LONG = sample_data.SampleRun("r-3", "gamma", project="audio", steps=50, started_
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    server = start_embedded(tmp_path_factory.mktemp("home"))
-    writer = connect(ClickHouseSettings(port=server.port, username="writer", password=server.password))
-    migrate(writer)
-    sample_data.fill(writer, (RUN, OTHER, LONG))
-    rebuild(writer)
-    yield writer
-    stop_embedded(server)
+def client(client: Client) -> Client:
+    sample_data.fill(client, (RUN, OTHER, LONG))
+    rebuild(client)
+    return client
 
 
 def names(client: Client, **conditions: object) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +12,9 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
 from runtide.processor.rebuild import rebuild
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.warehouse import queries
 from runtide.warehouse.client import ClickHouseSettings, connect
-from runtide.warehouse.migrate import migrate
 from runtide.warehouse.queries.series import Source, plan
 
 PROJECT = "p"
@@ -33,22 +31,13 @@ class Point:
 
 
 @pytest.fixture(scope="module")
-def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    server = start_embedded(tmp_path_factory.mktemp("home"))
-    yield server
-    stop_embedded(server)
-
-
-@pytest.fixture(scope="module")
-def writer(clickhouse: EmbeddedClickHouse) -> Client:
-    client = connect(ClickHouseSettings(port=clickhouse.port, username="writer", password=clickhouse.password))
-    migrate(client)
+def writer(client: Client) -> Client:
     return client
 
 
 @pytest.fixture(scope="module")
-def reader(clickhouse: EmbeddedClickHouse) -> Client:
-    return connect(ClickHouseSettings(port=clickhouse.port))
+def reader(embedded_clickhouse: EmbeddedClickHouse) -> Client:
+    return connect(ClickHouseSettings(port=embedded_clickhouse.port))
 
 
 def store(client: Client, run: str, points: list[Point], metric: str = METRIC) -> None:

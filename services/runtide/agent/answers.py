@@ -1,0 +1,125 @@
+"""What jobs may ask of the agent: whether it is there, what a gateway knows, to ship now, to learn what is stored.
+
+Promises: every request is answered within a few seconds, a gateway that is away included; how much of a stream is
+stored is kept fresh in position.json for as long as somebody has lately asked for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from runtide.agent.finding import Finder
+from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.agent.served import Served
+from runtide.v1.ingest_pb2 import PreflightRequest, StatusRequest
+from runtide.wire.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+STORED_S = 0.25
+STATUS_STREAMS = 1000
+WANT_STORED_S = 60.0
+CALL_S = 1.8
+"""How long a gateway may take to answer."""
+
+
+class Answers:
+    """Answers for the streams that are served."""
+
+    def __init__(self, served: Served, finder: Finder, clock: Callable[[], float]) -> None:
+        """`finder` looks before it is said that there is no such stream."""
+        self._served, self._finder, self._clock = served, finder, clock
+
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request. Raises TypeError or ValueError for one that makes no sense."""
+        match request.get("op"):
+            case "ping":
+                return {"ok": True, "pid": os.getpid(), "version": _version()}
+            case "preflight":
+                return await self._preflight(request)
+            case "want_stored":
+                return self._for_stream(request, want_stored=True)
+            case "flush":
+                return self._for_stream(request, want_stored=False)
+            case other:
+                return {"ok": False, "error": f"unknown op {other!r}"}
+
+    def _for_stream(self, request: dict[str, Any], want_stored: bool) -> dict[str, Any]:
+        self._finder.look()
+        name = request.get("stream")
+        stream = next((stream for stream in self._served if stream.info.stream == name), None)
+        if stream is None:
+            return {"ok": False, "error": f"no stream {name!r} here"}
+        now = self._clock()
+        if want_stored:
+            stream.stored_wanted_until = now + WANT_STORED_S
+        self._served.look(stream, now)
+        self._served.shipper(stream).hurry()
+        return {"ok": True}
+
+    async def _preflight(self, request: dict[str, Any]) -> dict[str, Any]:
+        said = {"ok": True, "reachable": False, "project": "", "run_exists": False, "run_state": "", "attempt": 0}
+        asked = PreflightRequest(
+            project=str(request.get("project") or ""),
+            run_id=str(request.get("run_id") or ""),
+            launch_id=str(request.get("launch_id") or ""),
+        )
+        url = str(request.get("url") or "")
+        try:
+            client = GatewayClient(url, str(request.get("token") or ""), str(request.get("ca_file") or ""))
+        except (BadInput, OSError) as error:
+            return said | {"error": str(error)}
+        try:
+            found = await client.preflight(asked, CALL_S)
+        except Failure as failure:
+            return said | {"reachable": failure.verdict is not Verdict.RETRY, "error": failure.text}
+        finally:
+            await client.close()
+        for shipper in self._served.shippers:
+            if shipper.client.url == url:
+                shipper.hurry()
+        return said | {
+            "reachable": True,
+            "project": found.project,
+            "run_exists": found.run_exists,
+            "run_state": found.run_state,
+            "attempt": found.attempt,
+            "error": "",
+        }
+
+    async def learn_stored(self) -> float:
+        """Ask the gateways what is stored of the streams for which somebody waits; returns when to ask again."""
+        now = self._clock()
+        for shipper in self._served.shippers:
+            wanted = {
+                stream.info.stream: stream
+                for stream in shipper.streams
+                if stream.stored_wanted_until > now and stream.position.stored < stream.acknowledged
+            }
+            if not wanted:
+                continue
+            project = next(iter(wanted.values())).info.project
+            try:
+                request = StatusRequest(project=project, streams=list(wanted)[:STATUS_STREAMS])
+                status = await shipper.client.status(request, CALL_S)
+            except Failure as failure:
+                log.info("status: %s", failure.text)
+                continue
+            for said in status.streams:
+                if said.stream in wanted:
+                    wanted[said.stream].say_stored(said.stored)
+        return STORED_S
+
+
+@functools.cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # late: it costs a tenth of the agent's start
+
+    try:
+        return version("runtide")
+    except PackageNotFoundError:
+        return ""

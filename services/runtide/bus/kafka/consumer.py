@@ -1,0 +1,224 @@
+"""The consumer's side: a member of a group.
+
+It waits while the brokers are away, and after any other error it begins again with another client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
+from runtide.bus import Message
+from runtide.bus.kafka.repeats import quieten
+from runtide.bus.kafka.settings import KafkaSettings
+from runtide.bus.kafka.stopping import CUT_OFF_S, stop_consumer
+from runtide.wire.errors import NotAllowed
+from runtide.wire.limits import MIB
+
+log = logging.getLogger(__name__)
+
+POLL_MESSAGES = 128
+"""At most this many messages come from one poll."""
+
+FETCH_BYTES = 4 * MIB
+"""Of one partition in one fetch."""
+
+MAX_POLL_INTERVAL_MS = 3_600_000
+"""A sink that waits for ClickHouse stays in the group this long without a poll."""
+
+REBALANCE_PATIENCE_S = 0.25
+"""How much longer than told a poll may take while partitions change hands."""
+
+_NOT_ALLOWED = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
+
+class KafkaConsumer:
+    """The sink's side: a member of the group. Begins to connect with the first poll()."""
+
+    def __init__(self, settings: KafkaSettings, group: str | None = None) -> None:
+        quieten()
+        self._settings = settings
+        self._group = group or settings.group
+        self._consumer: AIOKafkaConsumer | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._listener = _Epochs()
+        self._closed = False
+        self._is_away = False
+
+    @property
+    def epoch(self) -> int:
+        """Grows whenever partitions were assigned or lost."""
+        return self._listener.epoch
+
+    async def poll(self, wait_s: float) -> Sequence[Message]:
+        """Return what has come, in order per partition; empty after `wait_s` without anything, brokers away included.
+
+        Raises NotAllowed where waiting does not help: a wrong password, no right to topic or group.
+        """
+        if self._closed:
+            return ()
+        begun = time.monotonic()
+        try:
+            consumer = await self._ready(wait_s)
+            if consumer is None:
+                return ()
+            found = await self._fetched(consumer, wait_s)
+        except _NOT_ALLOWED as error:
+            raise NotAllowed(f"Kafka: {error} (RUNTIDE_KAFKA_SECURITY)") from error
+        except KafkaError as error:
+            await self._away(error, wait_s - (time.monotonic() - begun))
+            return ()
+        self._is_away = False
+        if found:
+            self._listener.settle()
+        return [_message(record) for records in found.values() for record in records]
+
+    async def _fetched(self, consumer: AIOKafkaConsumer, wait_s: float) -> dict[TopicPartition, list[Any]]:
+        try:
+            # aiokafka waits without a bound while partitions change hands; to cut it off there loses nothing, since it
+            # takes records out of its buffer only in the step in which it returns them
+            async with asyncio.timeout(wait_s + REBALANCE_PATIENCE_S):
+                found: dict[TopicPartition, list[Any]] = await consumer.getmany(
+                    timeout_ms=int(wait_s * 1000), max_records=POLL_MESSAGES
+                )
+                return found
+        except TimeoutError:
+            return {}
+
+    async def _away(self, error: KafkaError, rest_s: float) -> None:
+        """Wait out brokers that are away; any other error leaves a consumer in a bad state, and it is replaced."""
+        passes = error.retriable or isinstance(error, KafkaConnectionError)
+        if not (passes and self._is_away):
+            log.warning("kafka_away error=%r", error)
+        self._is_away = True
+        consumer = self._consumer
+        if not passes and consumer is not None:
+            self._consumer = self._starting = None
+            await stop_consumer(consumer)
+        await asyncio.sleep(max(0.0, rest_s))
+
+    async def commit(self, messages: Sequence[Message]) -> None:
+        """Commit behind these. A commit that fails is logged only: the ledger knows what is stored, not the group."""
+        consumer = self._consumer
+        if consumer is None or not messages:
+            return
+        assigned = consumer.assignment()
+        offsets: dict[TopicPartition, int] = {}
+        for message in messages:
+            partition = TopicPartition(self._settings.records_topic, message.partition)
+            if partition in assigned:
+                offsets[partition] = max(offsets.get(partition, 0), message.position + 1)
+        if not offsets:
+            return
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                await consumer.commit(offsets)
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            log.warning("commit_failed error=%s", str(error) or "no answer")
+
+    async def close(self) -> None:
+        """Leave the group, within STOP_S and CUT_OFF_S."""
+        self._closed = True
+        consumer, self._consumer = self._consumer, None
+        starting, self._starting = self._starting, None
+        if starting is not None and consumer is not None:
+            starting.cancel()
+            await asyncio.wait({starting}, timeout=CUT_OFF_S)
+            await stop_consumer(consumer)
+
+    async def _ready(self, wait_s: float) -> AIOKafkaConsumer | None:
+        """Return the consumer once it has its partitions; None while it has not: joining a group takes its time."""
+        if self._starting is None or self._consumer is None:
+            self._consumer = self._new()
+            self._starting = asyncio.create_task(self._consumer.start())
+        starting, consumer = self._starting, self._consumer
+        if not starting.done():
+            await asyncio.wait({starting}, timeout=wait_s)
+        if not starting.done():
+            return None
+        if starting.cancelled() or starting.exception() is not None:
+            self._starting = self._consumer = None
+            await stop_consumer(consumer)
+        starting.result()
+        return consumer
+
+    def _new(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+            fetch_max_wait_ms=250,
+            request_timeout_ms=int(self._settings.send_timeout_s * 1000),
+            **self._settings.client(),
+        )
+        consumer.subscribe([self._settings.records_topic], listener=self._listener)
+        return consumer
+
+
+class _Epochs(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Counts changes of what is assigned.
+
+    What was polled and not committed before a change comes again after it, so a sink drops it when the epoch grows. It
+    must not drop what came after the change: so the epoch has grown before the first message of an assignment is given.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 1
+        self._changing = True
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Partitions may go to another member."""
+        self.epoch += 1
+        self._changing = True
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Partitions may have come from another member."""
+        self.settle()
+        log.info("partitions_assigned partitions=%s", sorted(each.partition for each in assigned))
+
+    def settle(self) -> None:
+        """The assignment is there: the client says so, or its first messages do, which may come a moment earlier."""
+        if self._changing:
+            self.epoch += 1
+            self._changing = False
+
+
+def _message(record: Any) -> Message:
+    """Make a Message of a consumed record; one that no gateway wrote has no project, and is the sink's to judge."""
+    headers = dict(record.headers)
+    received = headers.get("received_us", b"")
+    return Message(
+        project=headers.get("project", b"").decode(errors="replace"),
+        key=record.key or b"",
+        value=record.value or b"",
+        received_us=int(received) if received.isdigit() else record.timestamp * 1000,
+        partition=record.partition,
+        position=record.offset,
+    )
