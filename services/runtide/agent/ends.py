@@ -16,11 +16,12 @@ from weakref import WeakKeyDictionary
 
 from runtide.agent.own import OwnStream
 from runtide.agent.served import Run, Served
-from runtide.agent.streams import End, TailedStream, measure_end
+from runtide.agent.streams import End, TailedStream
 from runtide.agent.tasks import Tasks
 from runtide.agent.voice import Voice
 from runtide.agent.watch import Ended, Processes
 from runtide.spool.layout import StreamInfo
+from runtide.spool.reader import Cut, SegmentReader
 from runtide.v1.records_pb2 import ROLE_AGENT, StreamEnded
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,14 @@ class Ends:
 def _told_of(stream: TailedStream) -> bool:
     """Whether the run is told how the process behind a stream ended: not of agents, not of strangers."""
     return stream.info.role != ROLE_AGENT and not stream.foreign
+
+
+def measure_end(folder: Path, position: int) -> tuple[int, bool]:
+    """Return a dead stream's end, first byte that was never written, and whether the last word was StreamClosed."""
+    reader, closed = SegmentReader(folder, position), False
+    while (found := reader.cut(dead=True)) is not None:
+        closed = isinstance(found, Cut) and found.closed
+    return reader.position, closed
 
 
 async def _parent_word(info: StreamInfo, host_folder: Path) -> Ended | None:

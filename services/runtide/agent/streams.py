@@ -15,11 +15,11 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from runtide.agent.rejects import Rejects
 from runtide.spool.layout import POSITION_FILE, REJECTED_DIR, Position, StreamInfo, replace_file, segments
 from runtide.spool.reader import Cut, Damage, SegmentReader
 from runtide.v1.ingest_pb2 import Range, Refusal
 from runtide.v1.records_pb2 import Gap, KeySet
-from runtide.wire import framing
 from runtide.wire.limits import BATCH_BYTES, RECORD_BYTES
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,7 @@ class TailedStream:
         self.shipped_at = float("-inf")
         self.poll_due = 0.0
         self._seen = -1
-        self._gaps: dict[int, Gap] = {}
-        self._stops: list[int] = []
+        self._rejects = Rejects(folder, info.stream)
         self._verify_until = 0
         self._dirty = False
         self._saved_at = float("-inf")
@@ -165,14 +164,14 @@ class TailedStream:
         torn = unread > 0 and quiet > 0.2  # look at a torn tail seldom
         if torn:
             self.poll_due = max(self.poll_due, now + 0.2)
-        return unread > 0 or (self.dead and not self.drained) or self.reader.position in self._gaps
+        return unread > 0 or (self.dead and not self.drained) or self._rejects.gap(self.reader.position) is not None
 
     def take(self, limit: int = BATCH_BYTES) -> Piece | None:
         """Cut the next range of at most about `limit` bytes; None where nothing whole waits. Raises OSError."""
         offset = self.reader.position
-        if (gap := self._gaps.get(offset)) is not None:
+        if (gap := self._rejects.gap(offset)) is not None:
             return self._gap_piece(offset, gap)
-        stop = min((at for at in self._stops if at > offset), default=None)
+        stop = self._rejects.stop(offset)
         found = self.reader.cut(limit, stop=stop, dead=self.dead)
         self.exhausted = found is None
         if found is None:
@@ -190,7 +189,7 @@ class TailedStream:
             return self._gap_piece(offset, gap)
         if len(found.body) > RECORD_BYTES + _FRAME_BYTES and found.records == 1:
             detail = f"record of {len(found.body)} bytes, limit {RECORD_BYTES}"
-            return self._gap_piece(offset, self._lost(offset, found.body, detail))
+            return self._gap_piece(offset, self._rejects.park(offset, found.body, detail))
         return Piece(offset, found.end, found.body, found.records, found.key_sets, None, found.closed)
 
     def _gap_piece(self, offset: int, gap: Gap) -> Piece | None:
@@ -228,8 +227,7 @@ class TailedStream:
         self._dirty = True
         if piece.gap is not None:
             self.position.gap_records += piece.gap.records
-            self._gaps.pop(piece.offset, None)
-        self._stops = [stop for stop in self._stops if stop > self.acknowledged]
+        self._rejects.settled(self.acknowledged)
         if self.acknowledged >= self._verify_until:
             self.reader.verify = False
         if piece.closed and self.acknowledged == piece.end:
@@ -250,10 +248,10 @@ class TailedStream:
         elif refusal.code in _FRAMING_CODES and not self.reader.verify:
             self.reader.verify, self._verify_until = True, piece.end
         elif piece.records <= 1 or refusal.code in _WHOLE_CODES:
-            self._lost(piece.offset, piece.body, detail, piece.records)
+            self._rejects.park(piece.offset, piece.body, detail, piece.records)
         else:
             suspect = refusal.offset if refusal.code in _RECORD_CODES else 0
-            self._stops = sorted({*self._stops, *_split(piece, suspect)})
+            self._rejects.split(piece.offset, piece.body, suspect)
 
     def say_error(self, text: str) -> None:
         """Say in position.json why nothing moves."""
@@ -321,19 +319,6 @@ class TailedStream:
                 self._synced_segment = first
             self._synced = end
 
-    def _lost(self, offset: int, body: bytes, detail: str, records: int = 1) -> Gap:
-        folder = self.folder / REJECTED_DIR
-        folder.mkdir(mode=0o700, exist_ok=True)
-        try:
-            (folder / f"{offset:020d}.bin").write_bytes(body)
-        except OSError as error:  # a full disk: the gap still says what was lost
-            log.warning("stream=%s offset=%d not parked: %s", self.info.stream, offset, error)
-        log.warning("stream=%s offset=%d bytes=%d refused: %s", self.info.stream, offset, len(body), detail)
-        gap = Gap(reason="refused", records=records, length=len(body), detail=detail[:500])
-        self._gaps[offset] = gap
-        self._stops = sorted({*self._stops, offset})
-        return gap
-
 
 def _names_bytes(cut: Cut) -> int:
     return sum(key_set.ByteSize() for key_set in cut.key_sets)
@@ -356,20 +341,3 @@ def _replace_quickly(path: str, text: str) -> None:
     finally:
         os.close(file)
     os.replace(made, path)  # noqa: PTH105  pathlib takes longer
-
-
-def _split(piece: Piece, suspect: int) -> list[int]:
-    """Offsets where a refused range is cut next: round the suspect record if the gateway named one, else in half."""
-    edges = [piece.offset + element.start for element in framing.elements(piece.body)]
-    if suspect in edges and suspect > 0:
-        at = edges.index(suspect)
-        return [edge for edge in (suspect, *edges[at + 1 : at + 2]) if edge > piece.offset]
-    return [edges[len(edges) // 2]]
-
-
-def measure_end(folder: Path, position: int) -> tuple[int, bool]:
-    """Return a dead stream's end, first byte that was never written, and whether the last word was StreamClosed."""
-    reader, closed = SegmentReader(folder, position), False
-    while (found := reader.cut(dead=True)) is not None:
-        closed = isinstance(found, Cut) and found.closed
-    return reader.position, closed

@@ -11,11 +11,12 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runtide.agent.ends import measure_end
 from runtide.agent.gateway import parse_url, retry_info
 from runtide.agent.parent import job_environment, signal_name
 from runtide.agent.sample import Sampler
 from runtide.agent.shipper import LAST_BACKOFF_S, Backoff
-from runtide.agent.streams import End, Piece, TailedStream, measure_end
+from runtide.agent.streams import End, Piece, TailedStream
 from runtide.agent.watch import Ended, Processes
 from runtide.spool.layout import Position, StreamInfo, segment_name, segments
 from runtide.v1.ingest_pb2 import Refusal
