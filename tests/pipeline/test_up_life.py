@@ -52,7 +52,7 @@ def test_a_day_in_the_life(stack: Stack) -> None:
     assert stack.runtide("sql", "--csv", "SELECT max(step) AS s FROM metrics").stdout == '"s"\n99\n'
     wrong = stack.runtide("sql", "SELEC 1")
     assert wrong.returncode == 1
-    assert "Code: 62" in wrong.stderr
+    assert "code 62, SYNTAX_ERROR" in wrong.stderr
     status = json.loads(stack.runtide("status", "--json").stdout)
     assert status["up"]
     assert status["ready"]

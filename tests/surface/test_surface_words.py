@@ -34,6 +34,7 @@ PROMISED = [
     "verify",
     "rebuild",
     "dead-letters",
+    "chaos",
 ]
 
 
@@ -49,9 +50,9 @@ def test_every_promised_command_is_there() -> None:
 def test_help_has_an_example_that_names_the_command(name: str) -> None:
     found = CliRunner().invoke(app, [name, "--help"])
     assert found.exit_code == 0
-    example = re.search(r"Example:\s*(.*)", found.output)
+    example = re.search(r"Example:\s*(.*?)\n\n", found.output, re.DOTALL)
     assert example is not None
-    assert f"runtide {name}" in found.output
+    assert f"runtide {name}" in " ".join(example[1].split())
 
 
 @pytest.mark.parametrize("name", sorted(BASE_COMMANDS))
@@ -120,5 +121,17 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_the_page_of_settings_is_the_settings() -> None:
-    lines = (ROOT / "docs/settings.md").read_text().splitlines()
+    lines = (ROOT / "docs/settings.md").read_text().partition("## Of the services")[2].splitlines()
     assert [line for line in lines if line.startswith("|")] == table()
+
+
+def test_every_variable_of_jobs_is_in_the_page_of_settings() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    inner = {"RUNTIDE_PARENT_PID", "RUNTIDE_PUBLIC_URL"}  # set by runtide for its own processes
+    used = {
+        name
+        for room in ("sdk", "agent", "spool")
+        for path in (ROOT / "services/runtide" / room).glob("*.py")
+        for name in re.findall(r'"(RUNTIDE_[A-Z_]+)"', path.read_text())
+    }
+    assert {name for name in used - inner if f"`{name}`" not in page} == set()

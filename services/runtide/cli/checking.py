@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from runtide.cli.store import RunKey
@@ -55,6 +56,19 @@ def show(found: dict[str, Any]) -> None:
     if (more := len(found["problems"]) - SHOWN_PROBLEMS) > 0:
         print(f"and {more} more (--json lists all)")
     print("clean: everything that was declared is stored, once" if found["clean"] else "NOT clean")
+
+
+def show_all(found: Sequence[dict[str, Any]]) -> None:
+    """Print the results of several runs for people: a line each, then what is wrong."""
+    names = ("project", "run_id", "clean", *TOTALS)
+    print_table([{name.replace("_", " "): run[name] for name in names} for run in found], empty="no runs")
+    problems = [f"{run['project']}/{run['run_id']}: {problem}" for run in found for problem in run["problems"]]
+    for problem in problems[:SHOWN_PROBLEMS]:
+        print(problem)
+    if (more := len(problems) - SHOWN_PROBLEMS) > 0:
+        print(f"and {more} more (--json lists all)")
+    bad = sum(not run["clean"] for run in found)
+    print(f"{len(found)} runs, NOT clean: {bad}" if bad else f"{len(found)} runs, all clean")
 
 
 def _totals(found: Verification) -> dict[str, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
 import typer
 
 from runtide.cli import options
+from runtide.wire.errors import BadInput
 
 
 def runs(
@@ -24,7 +26,10 @@ def runs(
     """
     from runtide.cli import reading, tables
     from runtide.cli.store import open_store
+    from runtide.wire.states import RunState
 
+    if state is not None and state not in set(RunState):
+        raise BadInput("--state", repr(state), f"it is one of {', '.join(RunState)}")
     with open_store(home, clickhouse) as client:
         found = reading.list_runs(client, project, state, limit)
     tables.show(found, as_json, reading.print_runs)
@@ -76,15 +81,21 @@ def sql(
 ) -> None:
     """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts.
 
+    A statement that ends in FORMAT and a name is answered in that format.
+
     Example: runtide sql "SELECT run_id, metric, last FROM metric_summary WHERE rank = -1"
     """
     from runtide.cli import tables
     from runtide.cli.store import open_store, rows
 
-    text = sys.stdin.read() if query == "-" else query
+    text = (sys.stdin.read() if query == "-" else query).strip().rstrip(";")
+    if not text:
+        raise BadInput("QUERY", "empty", "it is one SQL statement")
+    own_format = re.search(r"\bFORMAT\s+\w+\s*\Z", text, re.IGNORECASE) is not None
     with open_store(home, clickhouse) as client:
-        if as_json or as_csv:
-            with client.raw_stream(text, fmt="CSVWithNames" if as_csv else "JSONEachRow") as stream:
+        if as_json or as_csv or own_format:
+            name = None if own_format else "CSVWithNames" if as_csv else "JSONEachRow"
+            with client.raw_stream(text, fmt=name) as stream:
                 for chunk in stream:
                     sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
@@ -93,23 +104,35 @@ def sql(
 
 
 def verify(
-    run: options.Run,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A run's id, the beginning of one, PROJECT/ID, or a name."),
+    ] = None,
     project: options.Project = None,
+    every: Annotated[bool, typer.Option("--all", help="All runs of all projects.")] = False,
     as_json: options.AsJson = False,
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """Compare what each stream of a run declared with what is stored; exit code 1 if anything is off.
 
+    Without RUN all runs of a project (--project) or of all projects (--all) are judged, a line each.
+
     Example: runtide verify 7c2f
     """
     from runtide.cli import checking, tables
-    from runtide.cli.store import find_run, open_store
+    from runtide.cli.store import find_run, known_runs, open_store
 
+    if run is None and project is None and not every:
+        raise BadInput("RUN", "missing", "verify needs a run, --project or --all")
     with open_store(home, clickhouse) as client:
-        found = checking.check(client, find_run(client, run, project))
-    tables.show(found, as_json, checking.show)
-    raise typer.Exit(0 if found["clean"] else 1)
+        if run is not None:
+            found = checking.check(client, find_run(client, run, project))
+            tables.show(found, as_json, checking.show)
+            raise typer.Exit(0 if found["clean"] else 1)
+        of_all = [checking.check(client, key) for key in known_runs(client, project)]
+    tables.show(of_all, as_json, checking.show_all)
+    raise typer.Exit(0 if all(found["clean"] for found in of_all) else 1)
 
 
 def dead_letters(

@@ -65,12 +65,16 @@ def down(home: options.Home = None) -> None:
 def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
     """Show the parts of `runtide up`, how far each is behind, what is stored and how much disk it takes.
 
+    Exit code 3 where nothing runs or a part is not ready.
+
     Example: runtide status --json
     """
     from runtide.cli.status import read_status, show_status
     from runtide.cli.tables import show
 
-    show(read_status(read_settings(home)), as_json, show_status)
+    found = read_status(read_settings(home))
+    show(found, as_json, show_status)
+    raise typer.Exit(0 if found["ready"] else 3)
 
 
 def demo(

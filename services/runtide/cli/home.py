@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from runtide.spool.layout import replace_file
-from runtide.wire.errors import RuntideError
+from runtide.wire.errors import BadInput, RuntideError
 
 LOG_BYTES = 16 * 1024 * 1024
 """A log file longer than this is set aside once, when its part starts."""
@@ -109,7 +109,10 @@ class Home:
 
     def make(self) -> None:
         """Create the folder, for its owner only."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise BadInput("--home", self.folder, f"it cannot be made: {error.strerror}") from error
 
     def lock(self) -> int:
         """Take the home for this process until it ends. Raises AlreadyUp."""

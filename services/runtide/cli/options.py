@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,21 +22,17 @@ ClickHouse = Annotated[
 ]
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Only this project.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its name.", show_default=False)]
-GatewayPort = Annotated[
-    int | None, typer.Option("--gateway-port", metavar="N", help="gRPC; 7171, 0 takes a free one.", show_default=False)
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's id, the beginning of one, PROJECT/ID, or a name.", show_default=False),
 ]
-MetricsPort = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-port", metavar="N", help="/metrics, /healthz; 7172, 0 takes a free one.", show_default=False
-    ),
-]
-ClickHousePort = Annotated[
-    int | None,
-    typer.Option("--clickhouse-port", metavar="N", help="ClickHouse; 8123, 0 takes a free one.", show_default=False),
-]
-DashboardPort = Annotated[
-    int | None,
-    typer.Option("--dashboard-port", metavar="N", help="The pages; 8501, 0 takes a free one.", show_default=False),
-]
+
+
+def _port(flag: str, text: str) -> Any:
+    return typer.Option(flag, metavar="N", min=0, max=65535, help=f"{text}, 0 takes a free one.", show_default=False)
+
+
+GatewayPort = Annotated[int | None, _port("--gateway-port", "gRPC; 7171")]
+MetricsPort = Annotated[int | None, _port("--metrics-port", "/metrics, /healthz; 7172")]
+ClickHousePort = Annotated[int | None, _port("--clickhouse-port", "ClickHouse; 8123")]
+DashboardPort = Annotated[int | None, _port("--dashboard-port", "The pages; 8501")]

@@ -7,12 +7,16 @@ Read here only; every part gets what it needs through its constructor. A nested 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from runtide.wire.errors import BadInput
+
+_SECRET = re.compile("PASSWORD|SECURITY")
+"""Variables whose values are shown to nobody."""
 
 
 class _Section(BaseModel):
@@ -50,7 +54,7 @@ class ClickHouseSection(_Section):
     password: str = ""
     """Its password."""
     database: str = "runtide"
-    """Database of all tables and views."""
+    """Where names without a database are looked up; runtide's own tables and views stand in `runtide` always."""
     secure: bool = False
     """HTTPS instead of HTTP."""
 
@@ -76,7 +80,7 @@ class GatewaySection(_Section):
     """File of tokens, a line each: SHA-256 of the token, project. Without it whoever connects is let in (loopback)."""
     allow_plaintext: bool = False
     """Listen beyond loopback without TLS, because a proxy in front does it."""
-    limits: dict[str, int] = Field(default_factory=dict)
+    limits: dict[str, PositiveInt] = Field(default_factory=dict)
     """Limits that differ from the defaults, by the names that Preflight tells (JSON in a variable)."""
 
 
@@ -150,6 +154,7 @@ def read_settings(home: Path | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "RUNTIDE_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise BadInput(name, repr(first["input"]), first["msg"]) from error
+        told = first["type"] != "extra_forbidden" and not _SECRET.search(name)
+        raise BadInput(name, repr(first["input"]) if told else "set to something", first["msg"]) from error
     except ValueError as error:  # not TOML, or a section's JSON is not JSON
         raise BadInput(f"RUNTIDE_CONFIG={path}" if path else "RUNTIDE_*", "not readable", str(error)) from error

@@ -6,6 +6,8 @@ serves the home; otherwise the default address.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ class UnknownRun(RuntideError):
     code = "unknown_run"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class RunKey:
     """The identity of a run."""
 
@@ -68,7 +70,11 @@ def _split(address: str) -> tuple[str, int]:
 @contextmanager
 def open_store(home: Path | None, address: str | None = None, writer: bool = False) -> Iterator[Client]:
     """A client for one command. Raises Unavailable saying what to do, QueryFailed with ClickHouse's own text."""
-    store = store_settings(read_settings(home), address, writer)
+    settings = read_settings(home)
+    if home is not None and address is None and "clickhouse" not in settings.model_fields_set:
+        _check_up(settings.home_folder)  # a home was named: the runs of another one would be a wrong answer
+    store = store_settings(settings, address, writer)
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what is wrong is said once, below
     try:
         client = connect(store)
     except StoreBusy as error:
@@ -79,7 +85,7 @@ def open_store(home: Path | None, address: str | None = None, writer: bool = Fal
     try:
         yield client
     except ClickHouseError as error:
-        raise QueryFailed(str(error).strip()) from error
+        raise QueryFailed(plain(str(error))) from error
     finally:
         client.close()
 
@@ -89,19 +95,52 @@ def rows(client: Client, sql: str, **parameters: object) -> list[dict[str, Any]]
     return list(client.query(sql, parameters=parameters).named_results())
 
 
+def _check_up(folder: Path) -> None:
+    state = Home(folder).read()
+    if state is None or not state.alive:
+        raise Unavailable(
+            f"nothing runs in {folder}: start it with `runtide up --home {folder}`, or say where ClickHouse is with "
+            "--clickhouse HOST:PORT"
+        )
+
+
+_SAID = re.compile(r"Code: (?P<code>\d+)\. DB::Exception: (?P<text>.*?)\s*\((?P<name>[A-Z_]+)\) \(version", re.DOTALL)
+_MOST_TEXT = 400
+
+
+def plain(text: str) -> str:
+    """ClickHouse's message without what the client library and the protocol have put around it."""
+    found = _SAID.search(text)
+    if found is None:
+        return text.strip()
+    said = re.sub(r"\s*\n? FORMAT Native\b", "", found["text"]).strip()
+    short = said if len(said) <= _MOST_TEXT else said[:_MOST_TEXT] + "..."
+    return f"ClickHouse says: {short} (code {found['code']}, {found['name']})"
+
+
 _FIND = """
-SELECT project, run_id FROM runtide.runs
-WHERE (run_id = {run:String} OR name = {run:String}) AND ({project:String} = '' OR project = {project:String})
+SELECT project, run_id, name FROM runtide.runs
+WHERE (startsWith(run_id, {run:String}) OR name = {run:String})
+    AND ({project:String} = '' OR project = {project:String})
 UNION DISTINCT
-SELECT project, run_id FROM runtide.ledger
+SELECT project, run_id, '' FROM runtide.ledger
 WHERE run_id = {run:String} AND ({project:String} = '' OR project = {project:String})
 """
 
 
 def find_run(client: Client, run: str, project: str | None) -> RunKey:
-    """The run with this id, or else with this name. Raises UnknownRun."""
-    found = [RunKey(**row) for row in rows(client, _FIND, run=run, project=project or "")]
-    exact = [key for key in found if key.run_id == run] or found
+    """The run with this id (PROJECT/ID too), else with this name, else whose id begins so. Raises UnknownRun."""
+    if "/" in run and project is None:
+        project, _, run = run.partition("/")
+    named: dict[RunKey, str] = {}
+    for row in rows(client, _FIND, run=run, project=project or ""):
+        key = RunKey(row["project"], row["run_id"])
+        named[key] = named.get(key) or row["name"]
+    exact = (
+        [key for key in sorted(named) if key.run_id == run]
+        or [key for key in named if named[key] == run]
+        or sorted(named)
+    )
     if len(exact) == 1:
         return exact[0]
     if not exact:
@@ -110,3 +149,10 @@ def find_run(client: Client, run: str, project: str | None) -> RunKey:
         )
     listed = ", ".join(f"{key.project}/{key.run_id}" for key in exact[:10])
     raise UnknownRun(f"{run} may be one of {listed}: give the run's id, and --project where ids are equal")
+
+
+def known_runs(client: Client, project: str | None) -> list[RunKey]:
+    """All runs that anything is stored of, or those of one project."""
+    sql = """SELECT DISTINCT project, run_id FROM runtide.ledger
+        WHERE {project:String} = '' OR project = {project:String} ORDER BY project, run_id"""
+    return [RunKey(**row) for row in rows(client, sql, project=project or "")]

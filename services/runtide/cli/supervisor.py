@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from types import FrameType
 
 import psutil
@@ -189,7 +190,7 @@ def answers(url: str, timeout_s: float = 0.5) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as reply:  # noqa: S310  our own loopback address
             return bool(reply.status == 200)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # the last: what answers is no HTTP server
         return False
 
 

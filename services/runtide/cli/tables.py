@@ -16,21 +16,32 @@ __all__ = ["cell", "print_json", "print_table", "show"]
 Found = TypeVar("Found")
 
 
+LONGEST_CELL = 200
+"""Characters of one cell in a table; JSON and CSV have all of them."""
+
+
 def print_table(found: Sequence[Mapping[str, Any]], title: str | None = None, empty: str = "nothing") -> None:
-    """Print rows of equal columns as a table; on a narrow terminal cells wrap, in a pipe they do not."""
+    """Print rows of equal columns as a table. Where a terminal is too narrow the lines run on, so ids stay whole."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=10_000)
     if not found:
         console.print(empty)
         return
     table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
     for name, value in found[0].items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in found:
-        table.add_row(*(cell(value) for value in row.values()))
+        table.add_row(*(_shortened(cell(value)) for value in row.values()))
+    wide = Console(width=10_000)
+    if wide.measure(table).maximum > console.width:
+        if console.is_terminal:
+            table.box = None  # lines of a box that run on cannot be read
+        console = wide
     console.print(table, markup=False)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
 
 
 def cell(value: object) -> str:

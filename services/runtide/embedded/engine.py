@@ -21,6 +21,8 @@ from runtide.embedded.settings import ENGINE, set_statement
 from runtide.embedded.sql import unsafe_table_functions
 
 LOCK_FILE = "clickhouse.lock"
+USUAL = "runtide"
+"""The database of a request that names none, once it exists."""
 
 
 class HomeInUse(Exception):
@@ -40,6 +42,7 @@ class Engine:
         self.version, self.timezone, self.server_name = self._ask("SELECT version(), timezone(), hostName()").split(
             "\t"
         )
+        self._has_usual = False
         self.unsafe = unsafe_table_functions(self._ask("SELECT name FROM system.table_functions").split("\n"))
 
     def _ask(self, sql: str) -> str:
@@ -53,7 +56,7 @@ class Engine:
         """
         opened = connect(str(self.path))
         try:
-            if database:
+            if database := database or self._usual():
                 opened.query(f"USE `{database.replace(chr(92), chr(92) * 2).replace('`', chr(92) + '`')}`")
             opened.query(set_statement({**ENGINE, **settings, "log_comment": tag}))
             if readonly:
@@ -62,6 +65,11 @@ class Engine:
             opened.close()
             raise from_engine(error) from error
         return opened
+
+    def _usual(self) -> str:
+        """Where a name without a database is looked up: among the views, once they are there."""
+        self._has_usual = self._has_usual or self._ask(f"EXISTS DATABASE {USUAL}") == "1"
+        return USUAL if self._has_usual else ""
 
     def kill(self, tag: str) -> None:
         """Cancel the query that runs under this tag; nothing happens when there is none."""

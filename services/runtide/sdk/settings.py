@@ -5,6 +5,7 @@ Raises BadInput for what cannot be, naming field, value and what is allowed.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def settings(
         resume_step=resumed[1],
         mode=chosen_mode,
         root=Path(dir).expanduser().absolute() if dir is not None else default_root(),
-        url=_url(_text(url, env, "RUNTIDE_URL"), chosen_mode),
+        url=_url(_text(url, env, "RUNTIDE_URL") or local_url(env), chosen_mode),
         token=_text(token, env, "RUNTIDE_TOKEN"),
         ca_file=env.get("RUNTIDE_CA_FILE", ""),
         capture_console=_switch(capture_console, env, "RUNTIDE_CONSOLE"),
@@ -136,6 +137,18 @@ def _tags(given: Iterable[str] | str | None, env: Mapping[str, str]) -> tuple[st
     elif isinstance(given, str):
         given = [given]
     return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in given if str(tag)))
+
+
+def local_url(env: Mapping[str, str]) -> str:
+    """The gateway of the `runtide up` that runs in this home, where that is not the default one; else empty."""
+    home = Path(env.get("RUNTIDE_HOME") or "~/.runtide").expanduser()
+    try:
+        up = json.loads((home / "up.json").read_text())
+        os.kill(int(up["pid"]), 0)
+        port = int(up["ports"]["gateway"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f"grpc://127.0.0.1:{port}"
 
 
 def _url(value: str, mode: str) -> str:

@@ -42,11 +42,11 @@ def test_tail_lines() -> None:
 
 
 def test_status_and_down_where_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--home", str(tmp_path), "--json"]) == 0
+    assert main(["status", "--home", str(tmp_path), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["up"] is False
     assert found["lag"] == {"unshipped_bytes": 0}
-    assert main(["status", "--home", str(tmp_path)]) == 0
+    assert main(["status", "--home", str(tmp_path)]) == 3
     assert "nothing runs" in capsys.readouterr().out
     assert main(["down", "--home", str(tmp_path / "none")]) == 0
     assert "no such home" in capsys.readouterr().out
