@@ -6,6 +6,7 @@ server of the engine's version has them over HTTP, so that unchanged clients wor
 
 - Sessions keep nothing. `session_id` is accepted, for clients that always send one, and means nothing: no SET and no
   temporary table outlives its request.
+- Native for clients that name a protocol revision, as clickhouse-go and so Grafana do, has the limits told in `native`.
 - External tables are refused.
 
 Refused before anything is read: a Host header that is not this server's, and the Origin of another site, because a web
