@@ -366,6 +366,54 @@ def test_sessions_and_harmless_settings_are_accepted(http_: Http) -> None:
     assert answer.text == "1\n"
 
 
+def test_a_session_keeps_nothing(http_: Http) -> None:
+    assert http_("CREATE TEMPORARY TABLE mine (a Int8)", writer=True, session_id="s").status == 200
+    assert http_("SELECT * FROM mine", writer=True, session_id="s").code == "60"
+    assert http_("SET max_threads = 3", writer=True, session_id="s").status == 200
+    assert http_("SELECT getSetting('max_threads')", writer=True, session_id="s").text != "3\n"
+
+
+# Grafana's data sources that read JSON put the query into the URL or the body, and their options into the URL.
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("format_name", ["JSON", "JSONCompact"])
+def test_json_documents(http_: Http, method: str, encoding: str, format_name: str) -> None:
+    query = (
+        "SELECT toUInt64(toUnixTimestamp('2026-01-01 00:00:00', 'UTC')) * 1000 + number AS t, "
+        f"toLowCardinality('loss') AS metric, number / 2 AS value FROM numbers(3) FORMAT {format_name}"
+    )
+    options = {
+        "add_http_cors_header": "1",
+        "database": "default",
+        "enable_http_compression": "1",
+        "output_format_json_quote_64bit_integers": "1",
+    }
+    headers = {"X-ClickHouse-User": "default", "X-ClickHouse-Key": "", "Accept-Encoding": encoding}
+    if method == "GET":
+        answer = http_(headers=headers, query=query, **options)
+    else:
+        answer = http_(query, headers=headers, **options)
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
+    assert answer.headers["Content-Encoding"] == (encoding or None)
+    document = json.loads(gzip.decompress(answer.body) if encoding else answer.body)
+    assert document["meta"] == [
+        {"name": "t", "type": "UInt64"},
+        {"name": "metric", "type": "LowCardinality(String)"},
+        {"name": "value", "type": "Float64"},
+    ]
+    rows = [{"t": str(1767225600000 + n), "metric": "loss", "value": n / 2} for n in range(3)]
+    assert document["data"] == (rows if format_name == "JSON" else [list(row.values()) for row in rows])
+    assert document["rows"] == 3
+    assert set(document["statistics"]) == {"elapsed", "rows_read", "bytes_read"}
+
+
+@pytest.mark.parametrize("format_name", ["JSON", "JSONCompact"])
+def test_an_empty_json_document_has_its_columns(http_: Http, format_name: str) -> None:
+    document = json.loads(http_(query=f"SELECT number AS n FROM numbers(0) FORMAT {format_name}").body)
+    assert (document["meta"], document["data"], document["rows"]) == ([{"name": "n", "type": "UInt64"}], [], 0)
+
+
 def test_describe_show_explain(http_: Http) -> None:
     name = new_table(http_, "described")
     assert "a\tInt64" in http_(f"DESCRIBE TABLE {name}").text

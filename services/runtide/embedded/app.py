@@ -1,6 +1,14 @@
 """ClickHouse's HTTP interface as an ASGI application. The event loop only moves bytes: the engine and compression run
 in threads.
 
+What it promises: queries, settings, parameters, formats, compression both ways, streams, cancellation and errors as a
+server of the engine's version has them over HTTP, so that unchanged clients work. Where it differs:
+
+- Sessions keep nothing. `session_id` is accepted, for clients that always send one, and means nothing: no SET and no
+  temporary table outlives its request.
+- Native for clients that name a protocol revision, as clickhouse-go and so Grafana do, has the limits told in `native`.
+- External tables are refused.
+
 Refused before anything is read: a Host header that is not this server's, and the Origin of another site, because a web
 page anywhere may make a browser send requests to a loopback port.
 """
@@ -151,13 +159,14 @@ class ClickHouseApp:
         return None
 
     async def _query(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        query_id = ""
+        query_id, framed = "", False
         upload = _Upload(receive, self._limits.max_body_bytes)
         try:
             parameters = read_parameters(scope["query_string"])
             query_id = parameters.get("query_id") or _query_id()
             request = Request(scope["method"], parameters, headers)
             user = authenticate(request, self._password)
+            framed = request.flag("compress")
             body = await upload.read()
             request = await self._in_thread(lambda: _open_body(request, body, self._limits.max_body_bytes))
             plan = await self._in_thread(lambda: make_plan(request, user, self._engine, self._limits))
@@ -167,7 +176,7 @@ class ClickHouseApp:
         except ServerError as error:
             with suppress(Disconnected):
                 await upload.drop()
-                await self._say(error, query_id, scope, receive, send)
+                await self._say(error, query_id, framed, scope, receive, send)
         except Disconnected:
             log.debug("client left", extra={"query_id": query_id})
 
@@ -217,7 +226,9 @@ class ClickHouseApp:
     async def _kill(self, tag: str) -> None:
         await asyncio.get_running_loop().run_in_executor(self._killers, self._engine.kill, tag)
 
-    async def _say(self, error: ServerError, query_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _say(
+        self, error: ServerError, query_id: str, framed: bool, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         headers = {
             "X-ClickHouse-Exception-Code": str(error.code),
             "X-ClickHouse-Query-Id": _header(query_id),
@@ -225,7 +236,9 @@ class ClickHouseApp:
         }
         if error.code == REQUEST_TOO_LARGE[0]:
             headers["Connection"] = "close"
-        response = PlainTextResponse(error.text(self._engine.version) + "\n", error.status, headers)
+        text = (error.text(self._engine.version) + "\n").encode()
+        content = b"".join(frames.compress_blocks(text)) if framed else text
+        response = PlainTextResponse(content, error.status, headers)
         await response(scope, receive, send)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -147,7 +147,8 @@ def _csv_lines(count: int) -> Callable[[bytes], int]:
     return length
 
 
-def _varint(chunk: bytes, at: int) -> tuple[int, int]:
+def varint(chunk: bytes, at: int) -> tuple[int, int]:
+    """A number of variable length, and where it ends."""
     value = shift = 0
     while True:
         byte = chunk[at]
@@ -160,9 +161,9 @@ def _varint(chunk: bytes, at: int) -> tuple[int, int]:
 
 def _binary_header(strings_per_column: int) -> Callable[[bytes], int]:
     def length(chunk: bytes) -> int:
-        columns, at = _varint(chunk, 0)
+        columns, at = varint(chunk, 0)
         for _ in range(columns * strings_per_column):
-            size, at = _varint(chunk, at)
+            size, at = varint(chunk, at)
             at += size
         return at
 

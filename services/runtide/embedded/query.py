@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from runtide.embedded import formats
+from runtide.embedded import formats, native
 from runtide.embedded.engine import Engine
 from runtide.embedded.errors import READONLY, SYNTAX_ERROR, TOO_MANY_ROWS_OR_BYTES, ServerError, from_engine
 from runtide.embedded.limits import QueryLimits
@@ -40,6 +40,7 @@ class Plan:
     database: str
     readonly: int
     format: str
+    revision: int
     stream: bool
     tag: str
 
@@ -79,6 +80,8 @@ def make_plan(request: Request, user: str, engine: Engine, limits: QueryLimits) 
     stream = bool(statement and statement.streamable and not request.flag("wait_end_of_query"))
     if settings.get("output_format_json_array_of_rows", "0") != "0" or settings.get("extremes", "0") != "0":
         stream = False
+    is_native = format_name.lower() == "native"
+    revision = native.read_revision(request.parameters.get("client_protocol_version", "")) if is_native else 0
     tag = f"runtide-{secrets.token_hex(8)}"
     return Plan(
         statement,
@@ -89,6 +92,7 @@ def make_plan(request: Request, user: str, engine: Engine, limits: QueryLimits) 
         request.database,
         readonly,
         format_name,
+        revision,
         stream and formats.joiner(format_name) is not None,
         tag,
     )
@@ -197,7 +201,7 @@ class Query:
             raise from_engine(error) from error
         if chunk is not None:
             assert self._joiner is not None
-            return self._joiner.add(chunk.bytes())
+            return native.revise(self._joiner.add(chunk.bytes()), self._plan.revision)
         return None
 
     def end(self) -> bytes:
@@ -250,7 +254,7 @@ class Query:
             result_bytes=done.size(),
             **written,
         )
-        return Answer(done.bytes(), True, summary)
+        return Answer(native.revise(done.bytes(), self._plan.revision), True, summary)
 
     def _begin_stream(self) -> Answer:
         text, plan = self._text(), self._plan
