@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 import psutil
-from stack import Stack, agents, embedded, report, wait_until
+from runtide.testing.waiting import until
+from stack import Stack, agents, embedded, report
 
 METRICS = 10
 RUN = "many-ranks"
@@ -112,10 +113,10 @@ def measure(stack: Stack, ranks: int, hosts: int, seconds: int) -> dict[str, obj
     def ask(query: str) -> tuple[float, ...]:
         return tuple(client.query(query).first_row)
 
-    wait_until(lambda: ask(f"SELECT count() {where.format('points')}")[0] >= expected, 300, "all rows stored")
+    until(lambda: ask(f"SELECT count() {where.format('points')}")[0] >= expected, 300, "all rows stored")
     stored = time.monotonic()
     total = f"SELECT sum(ranks), count() {where.format('step_stats')}"
-    wait_until(lambda: ask(total) == (expected, seconds * METRICS), 300, "all steps derived")
+    until(lambda: ask(total) == (expected, seconds * METRICS), 300, "all steps derived")
     derived = time.monotonic()
     spent = {part: now - before[part] for part, now in stack.cpu_seconds().items()}
     lowest, highest = value(0, 0, 0), value(ranks - 1, 0, 0)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import clickhouse_connect
 import psutil
+from runtide.cli.ports import free_port
+from runtide.cli.supervisor import answers
+from runtide.testing.waiting import until
 
 
 @dataclass
@@ -71,22 +71,6 @@ def _tree_cpu(process: psutil.Process) -> float:
     return total
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(check: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll until `check` is true; raises TimeoutError that says what was waited for."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.05)
-
-
 @contextlib.contextmanager
 def embedded() -> Iterator[Stack]:
     """`runtide up` without its dashboard, on free ports, in a temporary home."""
@@ -132,7 +116,7 @@ def kafka(bootstrap: str) -> Iterator[Stack]:
 
         env = dict(os.environ)
         start("clickhouse", "clickhouse", "--home", folder, "--port", str(stack.clickhouse))
-        wait_until(lambda: _answers(f"http://127.0.0.1:{stack.clickhouse}/ping"), 60, "ClickHouse")
+        until(lambda: answers(f"http://127.0.0.1:{stack.clickhouse}/ping"), 60, "ClickHouse")
         env |= {
             "RUNTIDE_KAFKA_BOOTSTRAP": bootstrap,
             "RUNTIDE_KAFKA_TOPIC_PREFIX": f"bench-{os.getpid()}",
@@ -144,7 +128,7 @@ def kafka(bootstrap: str) -> Iterator[Stack]:
         for port in stack.gateways:
             metrics = free_port()
             start("gateway", "gateway", RUNTIDE_GATEWAY_PORT=str(port), RUNTIDE_GATEWAY_METRICS_PORT=str(metrics))
-            wait_until(lambda url=f"http://127.0.0.1:{metrics}/healthz": _answers(url), 60, "a gateway")
+            until(lambda url=f"http://127.0.0.1:{metrics}/healthz": answers(url), 60, "a gateway")
         for _ in range(2):
             start("sink", "sink")
             start("processor", "processor", RUNTIDE_PROCESSOR_PORT=str(free_port()))
@@ -160,14 +144,6 @@ def _listening_on(port: int) -> list[psutil.Process]:
             if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in process.net_connections()):
                 found.append(process)
     return found
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

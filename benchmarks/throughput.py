@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 
-from stack import Stack, agents, embedded, kafka, report, wait_until
+from runtide.testing.waiting import until
+from stack import Stack, agents, embedded, kafka, report
 
 METRICS = 10
 
@@ -64,9 +65,9 @@ def measure(stack: Stack, processes: int, steps: int) -> dict[str, object]:
         query = "SELECT sum(count) FROM runtide.metric_summary WHERE run_id = 'bench' AND rank >= 0"
         return bool(client.query(query).first_row[0] == expected)
 
-    wait_until(stored, 600, "all rows stored")
+    until(stored, 600, "all rows stored")
     to_stored = time.monotonic() - began
-    wait_until(derived, 600, "all rows derived")
+    until(derived, 600, "all rows derived")
     to_derived = time.monotonic() - began
     done.set()
     watcher.join()

@@ -17,6 +17,7 @@ from runtide.bus import Consumer, Message, Publisher, message_key
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
 from runtide.bus.local import LocalBus
 from runtide.testing.mock_kafka import MockKafka
+from runtide.testing.waiting import until_async
 from runtide.wire.errors import Unavailable
 
 REAL = "RUNTIDE_TEST_KAFKA"
@@ -90,13 +91,6 @@ async def collect(consumer: Consumer, count: int, commit: bool = True) -> list[M
     return found
 
 
-async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        await asyncio.sleep(0.01)
-
-
 def numbers(messages: Sequence[Message]) -> list[int]:
     return [int(each.value) for each in messages]
 
@@ -154,7 +148,7 @@ def test_what_publish_returned_for_outlives_publisher_and_consumer(bus: Bus) -> 
             if isinstance(bus, Local):
                 assert numbers(committed)[-1] == number
         await publisher.close()
-        await until(lambda: len(committed) == 20)
+        await until_async(lambda: len(committed) == 20, 60)
         assert numbers(committed) == list(range(20))
         task.cancel()
         await asyncio.wait({task})
@@ -279,18 +273,18 @@ def test_nothing_is_lost_while_members_come_and_go(require: Callable[[object, st
 
         publishing = asyncio.create_task(publish())
         one = Member(bus.consumer())
-        await until(lambda: bool(one.stored))
+        await until_async(lambda: bool(one.stored), 60)
         before = one.consumer.epoch
         assert before > one.first_epoch
         two = Member(bus.consumer())
-        await until(lambda: bool(two.stored))
+        await until_async(lambda: bool(two.stored), 60)
         assert one.consumer.epoch > before
         await one.leave()
         then = len(published)
-        await until(lambda: len(published) > then + 50)
+        await until_async(lambda: len(published) > then + 50, 60)
         publishing.cancel()
         await asyncio.wait({publishing})
-        await until(lambda: published <= one.stored | two.stored)
+        await until_async(lambda: published <= one.stored | two.stored, 60)
         await two.leave()
         await publisher.close()
 

@@ -20,6 +20,7 @@ import pytest
 import zstandard
 from runtide.embedded import frames
 from runtide.testing.embedded import EmbeddedClickHouse
+from runtide.testing.waiting import until
 
 
 @dataclass
@@ -69,13 +70,6 @@ class Http:
 @pytest.fixture(scope="module")
 def http_(embedded_clickhouse: EmbeddedClickHouse) -> Http:
     return Http(embedded_clickhouse)
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.05)
 
 
 def new_table(http_: Http, name: str, columns: str = "a Int64, b String") -> str:

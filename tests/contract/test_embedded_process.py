@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runtide.testing.embedded import EmbeddedClickHouse, free_port, start_embedded, stop_embedded
+from runtide.cli.ports import free_port
+from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
 
 
 @pytest.fixture

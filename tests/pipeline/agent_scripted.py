@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import psutil
@@ -23,19 +22,9 @@ from runtide.v1.ingest_pb2_grpc import IngestServicer, add_IngestServicer_to_ser
 from runtide.v1.records_pb2 import ROLE_AGENT, ROLE_RANK, Record, StreamClosed, StreamOpened
 from runtide.wire import framing
 
-T = TypeVar("T")
 Said = Callable[[pb.PushRequest, grpc.ServicerContext], pb.PushResponse]
 NAMES = ("loss", "accuracy")
 STEPS = framing.StepEncoder(1, len(NAMES))
-
-
-def until(found: Callable[[], T], seconds: float = 15.0) -> T:
-    """Poll until something is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-    return result
 
 
 def take(request: pb.PushRequest, context: grpc.ServicerContext) -> pb.PushResponse:

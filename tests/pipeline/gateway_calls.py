@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from runtide.bus import Message
 from runtide.gateway.tokens import TokenMap, hash_token
 from runtide.testing.gateway import Served
+from runtide.testing.waiting import until_async
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire import framing
 
@@ -43,15 +43,8 @@ async def held_push(served: Served, range_: pb.Range) -> asyncio.Task[pb.PushRes
     """Begin a Push that the bus holds until `may_store` is set."""
     served.may_store.clear()
     push = asyncio.create_task(served.push(range_))
-    await until(lambda: served.bus.held_bytes > 0)
+    await until_async(lambda: served.bus.held_bytes > 0)
     return push
-
-
-async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        await asyncio.sleep(0.01)
 
 
 def counted(served: Served, name: str) -> float:

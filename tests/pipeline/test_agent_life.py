@@ -16,9 +16,10 @@ from runtide.agent.parent import main as run_main
 from runtide.agent.sync import Progress, Synced, sync
 from runtide.agent.sync import main as sync_main
 from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
+from runtide.testing.waiting import until
 from runtide.wire.errors import Unavailable
 
-from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, until, write_stream
+from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, write_stream
 
 
 @pytest.fixture

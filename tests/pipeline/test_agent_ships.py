@@ -17,6 +17,7 @@ import pytest
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from runtide.spool.layout import Position, host_folder
+from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
 
 from tests.pipeline.agent_scripted import (
@@ -28,7 +29,6 @@ from tests.pipeline.agent_scripted import (
     serving,
     take,
     unsound,
-    until,
     write_stream,
 )
 

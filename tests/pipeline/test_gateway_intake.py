@@ -8,6 +8,7 @@ import time
 import pytest
 from runtide.bus import message_key
 from runtide.testing.gateway import serving
+from runtide.testing.waiting import until_async
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
 
@@ -17,7 +18,6 @@ from tests.pipeline.gateway_calls import (
     held_push,
     page,
     sound,
-    until,
 )
 
 
@@ -91,7 +91,7 @@ def test_a_caller_that_went_away_joins_what_is_under_way() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await gone
             again = asyncio.create_task(served.push(sound()))
-            await until(lambda: counted(served, "joined_total") == 1)
+            await until_async(lambda: counted(served, "joined_total") == 1)
             served.may_store.set()
             assert (await again).acks[0].acknowledged == len(STEP)
             assert len(served.stored) == 1

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from runtide.gateway import Gateway, GatewaySettings
 from runtide.testing.gateway import serving
+from runtide.testing.waiting import until_async
 from runtide.wire.errors import BadInput
 
 from tests.pipeline.gateway_calls import (
@@ -24,7 +25,6 @@ from tests.pipeline.gateway_calls import (
     page,
     refused,
     sound,
-    until,
 )
 
 
@@ -71,7 +71,7 @@ def test_a_stop_answers_what_is_under_way_and_refuses_what_is_new() -> None:
             health: Any = health_pb2_grpc.HealthStub(served.channel)
             under_way = await held_push(served, sound(stream="a"))
             stopping = asyncio.create_task(served.gateway.stop(20))
-            await until(lambda: served.gateway.why_not_ready() != "")
+            await until_async(lambda: served.gateway.why_not_ready() != "")
             reply = await health.Check(health_pb2.HealthCheckRequest())
             assert reply.status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert "not serving" in await page(served, "/readyz")
@@ -90,7 +90,7 @@ def test_a_stop_is_bounded_when_the_bus_hangs() -> None:
     async def main() -> None:
         async with serving(publisher=Failing()) as served:
             push = asyncio.create_task(served.push(sound()))
-            await until(lambda: counted(served, "in_flight_bytes") > 0)
+            await until_async(lambda: counted(served, "in_flight_bytes") > 0)
             begun = time.monotonic()
             await served.gateway.stop(0.3)
             assert time.monotonic() - begun < 5

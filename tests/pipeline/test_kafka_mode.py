@@ -10,7 +10,7 @@ import pytest
 from runtide.bus.kafka import ensure_topics
 from runtide.testing.kafka_stack import KafkaStack, home_of
 from runtide.testing.mock_kafka import MockKafka
-from runtide.testing.stack import until
+from runtide.testing.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 from runtide.cli.home import PartState
-from runtide.testing.stack import Stack, until
+from runtide.testing.stack import Stack
+from runtide.testing.waiting import until
 
 LOGGED = """
     import os, signal, sys, runtide

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import pytest
 from runtide.cli.ports import free_port, is_free
-from runtide.testing.stack import Stack, left_of, until
+from runtide.testing.stack import Stack, left_of
+from runtide.testing.waiting import until
 
 JOB = """
     import runtide

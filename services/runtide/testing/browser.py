@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtide.testing.embedded import free_port
+from runtide.cli.ports import free_port
+from runtide.cli.supervisor import answers
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _START_S = 60.0
@@ -37,7 +37,8 @@ def dashboard(clickhouse_port: int, log: Path) -> Iterator[str]:
     with log.open("ab") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=_REPOSITORY / "dashboards")
     try:
-        until(lambda: _answers(port), _START_S, lambda: f"the dashboard did not start: {log.read_text()}")
+        health = f"http://127.0.0.1:{port}/_stcore/health"
+        until(lambda: answers(health), _START_S, lambda: f"the dashboard did not start: {log.read_text()}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -78,11 +79,3 @@ def until(
             raise AssertionError(f"after {seconds:g} s: {what()}")
         time.sleep(0.02)
     return time.monotonic() - began
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

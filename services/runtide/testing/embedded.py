@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from runtide.cli.ports import free_port
+from runtide.cli.supervisor import answers
 
 START_S = 60.0
 STOP_S = 30.0
@@ -56,13 +57,6 @@ class EmbeddedClickHouse:
         self.process.wait(STOP_S)
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start_embedded(home: Path, port: int | None = None) -> EmbeddedClickHouse:
     """Start a server on this home and wait until it answers.
 
@@ -75,7 +69,7 @@ def start_embedded(home: Path, port: int | None = None) -> EmbeddedClickHouse:
         command = [sys.executable, "-m", "runtide.embedded", "--home", str(home), "--port", str(port)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + START_S
-    while not _answers(port):
+    while not answers(f"http://127.0.0.1:{port}/ping"):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait(STOP_S)
@@ -93,14 +87,6 @@ def stop_embedded(server: EmbeddedClickHouse) -> int:
     except subprocess.TimeoutExpired:
         server.kill()
         raise
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")

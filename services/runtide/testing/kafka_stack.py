@@ -6,14 +6,15 @@ import os
 import secrets
 import subprocess
 import sys
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtide.bus.kafka import KafkaSettings
 from runtide.cli.home import Home, Ports, UpState
 from runtide.cli.ports import free_port
-from runtide.testing.stack import Stack, until
+from runtide.cli.supervisor import answers
+from runtide.testing.stack import Stack
+from runtide.testing.waiting import until
 
 
 @dataclass
@@ -133,15 +134,6 @@ class KafkaStack(Stack):
                 process.kill()
                 process.wait()
         super().end()
-
-
-def answers(url: str) -> bool:
-    """Whether a page of health says that all is well."""
-    try:
-        with urllib.request.urlopen(url, timeout=1) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
 
 
 def home_of(folder: Path) -> Path:

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,7 @@ import psutil
 
 from runtide.cli.demo import agent_ended
 from runtide.cli.home import Home, UpState
-
-
-def until(done: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Poll until the answer is true and return it."""
-    deadline = time.monotonic() + seconds
-    while not (answer := done()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-    return answer
+from runtide.testing.waiting import until
 
 
 @dataclass

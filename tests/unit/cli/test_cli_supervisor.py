@@ -15,13 +15,7 @@ from runtide.cli import child
 from runtide.cli.home import AlreadyUp, Home, Ports, UpState, is_alive
 from runtide.cli.ports import PortTaken, free_port, is_free
 from runtide.cli.supervisor import Part, Supervisor, answers
-
-
-def until(done: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
+from runtide.testing.waiting import until
 
 
 def web(name: str, port: int) -> Part:
