@@ -59,7 +59,7 @@ class GatewaySection(_Section):
     """Where the gateway listens and whom it lets in: RUNTIDE_GATEWAY_*."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback needs tokens and TLS."""
+    """Address to listen on. Anything but loopback needs TLS, and tokens (`runtide token create`)."""
     port: int = 7171
     """gRPC."""
     metrics_host: str = "127.0.0.1"
@@ -72,8 +72,6 @@ class GatewaySection(_Section):
     """PEM of its key."""
     tls_client_ca: Path | None = None
     """PEM of the authority whose client certificates are let in; without it none is asked for."""
-    tokens: Path | None = None
-    """File of tokens, a line each: SHA-256 of the token, project. Without it whoever connects is let in (loopback)."""
     allow_plaintext: bool = False
     """Listen beyond loopback without TLS, because a proxy in front does it."""
     limits: dict[str, int] = Field(default_factory=dict)
