@@ -1,6 +1,7 @@
 """The connection to ClickHouse, and pages that go on when it is away.
 
-Settings come from the environment: RUNTIDE_CLICKHOUSE_HOST, _PORT, _USERNAME, _PASSWORD, _DATABASE, _SECURE.
+Settings come from the environment: RUNTIDE_CLICKHOUSE_HOST, _PORT, _USERNAME, _PASSWORD, _DATABASE, _SECURE,
+_CA_FILE, _CERT_FILE, _KEY_FILE.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def settings() -> ClickHouseSettings:
         password=env("RUNTIDE_CLICKHOUSE_PASSWORD", ""),
         database=env("RUNTIDE_CLICKHOUSE_DATABASE", "runtide"),
         secure=env("RUNTIDE_CLICKHOUSE_SECURE", "").lower() in {"1", "true", "yes"},
+        ca_file=env("RUNTIDE_CLICKHOUSE_CA_FILE", ""),
+        cert_file=env("RUNTIDE_CLICKHOUSE_CERT_FILE", ""),
+        key_file=env("RUNTIDE_CLICKHOUSE_KEY_FILE", ""),
         answer_timeout_s=20.0,
     )
 

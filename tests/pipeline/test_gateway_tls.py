@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trustme
 from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
 from runtide.gateway import GatewaySettings, TokenBook
 from runtide.gateway.tokens import new_token
 from runtide.testing.gateway import serving
+from runtide.testing.pem import Authority, make_authority
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire.errors import BadInput
 from runtide.wire.roles import Role
@@ -24,53 +23,19 @@ TOKEN, TEXT = new_token("vision", Role.WRITER)
 BOOK = TokenBook([TOKEN])
 
 
-@dataclass(frozen=True)
-class Files:
-    """PEM files of two authorities and what they signed."""
-
-    ca: str
-    server: Path
-    server_key: Path
-    client: str
-    client_key: str
-    other_ca: str
-    other_client: str
-    other_key: str
-
-    def gateway(self, *, mutual: bool) -> GatewaySettings:
-        return GatewaySettings(
-            tls_cert=self.server, tls_key=self.server_key, tls_client_ca=Path(self.ca) if mutual else None
-        )
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("pem") / "ours")
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("pem")
-    ours, others = trustme.CA(), trustme.CA()
+def others(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("pem") / "others")
 
-    def written(name: str, blob: trustme.Blob) -> str:
-        path = folder / name
-        blob.write_to_path(str(path))
-        return str(path)
 
-    def pair(name: str, cert: trustme.LeafCert) -> tuple[str, str]:
-        chain = folder / f"{name}.pem"
-        for blob in cert.cert_chain_pems:
-            blob.write_to_path(str(chain), append=True)
-        return str(chain), written(f"{name}.key", cert.private_key_pem)
-
-    server, server_key = pair("server", ours.issue_cert("127.0.0.1", "localhost"))
-    client, client_key = pair("client", ours.issue_cert("agent@vision"))
-    other_client, other_key = pair("other", others.issue_cert("agent@vision"))
-    return Files(
-        written("ca.pem", ours.cert_pem),
-        Path(server),
-        Path(server_key),
-        client,
-        client_key,
-        written("other-ca.pem", others.cert_pem),
-        other_client,
-        other_key,
+def listening(ours: Authority, *, mutual: bool) -> GatewaySettings:
+    return GatewaySettings(
+        tls_cert=Path(ours.server), tls_key=Path(ours.server_key), tls_client_ca=Path(ours.ca) if mutual else None
     )
 
 
@@ -89,46 +54,46 @@ async def unreachable(port: int, tls: Tls, scheme: str = "grpcs") -> None:
     assert failure.value.verdict is Verdict.RETRY, "bytes are kept"
 
 
-def test_tls(files: Files) -> None:
+def test_tls(ours: Authority, others: Authority) -> None:
     async def main() -> None:
-        async with serving(files.gateway(mutual=False), BOOK) as served:
+        async with serving(listening(ours, mutual=False), BOOK) as served:
             port = served.gateway.port
-            assert await asked(port, Tls(ca_file=files.ca)) == "vision"
+            assert await asked(port, Tls(ca_file=ours.ca)) == "vision"
             await unreachable(port, Tls())
-            await unreachable(port, Tls(ca_file=files.other_ca))
+            await unreachable(port, Tls(ca_file=others.ca))
             await unreachable(port, Tls(), "grpc")
 
     asyncio.run(main())
 
 
-def test_mutual_tls_lets_in_who_has_certificate_and_token(files: Files) -> None:
+def test_mutual_tls_lets_in_who_has_certificate_and_token(ours: Authority, others: Authority) -> None:
     async def main() -> None:
-        async with serving(files.gateway(mutual=True), BOOK) as served:
+        async with serving(listening(ours, mutual=True), BOOK) as served:
             port = served.gateway.port
-            ours = Tls(files.ca, files.client, files.client_key)
-            assert await asked(port, ours) == "vision"
-            await unreachable(port, Tls(ca_file=files.ca))
-            await unreachable(port, Tls(files.ca, files.other_client, files.other_key))
+            good = Tls(ours.ca, ours.client, ours.client_key)
+            assert await asked(port, good) == "vision"
+            await unreachable(port, Tls(ca_file=ours.ca))
+            await unreachable(port, Tls(ours.ca, others.client, others.client_key))
             with pytest.raises(Failure, match="UNAUTHENTICATED") as failure:
-                await asked(port, ours, token="")
+                await asked(port, good, token="")
             assert failure.value.verdict is Verdict.NOT_ALLOWED
 
     asyncio.run(main())
 
 
-def test_a_job_ships_over_mutual_tls(files: Files, tmp_path: Path) -> None:
+def test_a_job_ships_over_mutual_tls(ours: Authority, tmp_path: Path) -> None:
     job = "import runtide\nwith runtide.init(run_id='r') as run:\n    run.log({'loss': 1.0}, step=1)\n"
 
     async def main() -> None:
-        async with serving(files.gateway(mutual=True), BOOK) as served:
+        async with serving(listening(ours, mutual=True), BOOK) as served:
             told = {
                 "RUNTIDE_HOME": str(tmp_path / "home"),
                 "RUNTIDE_SILENT": "1",
                 "RUNTIDE_URL": f"grpcs://127.0.0.1:{served.gateway.port}",
                 "RUNTIDE_TOKEN": TEXT,
-                "RUNTIDE_CA_FILE": files.ca,
-                "RUNTIDE_CERT_FILE": files.client,
-                "RUNTIDE_KEY_FILE": files.client_key,
+                "RUNTIDE_CA_FILE": ours.ca,
+                "RUNTIDE_CERT_FILE": ours.client,
+                "RUNTIDE_KEY_FILE": ours.client_key,
             }
             done = await asyncio.to_thread(
                 subprocess.run, [sys.executable, "-c", job], env=os.environ | told, check=True, timeout=60

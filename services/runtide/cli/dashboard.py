@@ -41,6 +41,9 @@ def environment(store: ClickHouseSettings) -> dict[str, str]:
         "RUNTIDE_CLICKHOUSE_PASSWORD": store.password,
         "RUNTIDE_CLICKHOUSE_DATABASE": store.database,
         "RUNTIDE_CLICKHOUSE_SECURE": "1" if store.secure else "0",
+        "RUNTIDE_CLICKHOUSE_CA_FILE": store.ca_file,
+        "RUNTIDE_CLICKHOUSE_CERT_FILE": store.cert_file,
+        "RUNTIDE_CLICKHOUSE_KEY_FILE": store.key_file,
     }
 
 

@@ -51,10 +51,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
 
 def store_of(settings: Settings) -> ClickHouseSettings:
     """The ClickHouse that services write to."""
-    told = settings.clickhouse
-    return ClickHouseSettings(
-        told.host, told.port, told.username, told.password, database=told.database, secure=told.secure
-    )
+    return ClickHouseSettings(**settings.clickhouse.model_dump())
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

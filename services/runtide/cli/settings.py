@@ -35,7 +35,7 @@ class KafkaSection(_Section):
     group: str = "runtide-sink"
     """Consumer group of the sinks."""
     security: dict[str, str] = Field(default_factory=dict)
-    """Handed on to the Kafka client as it is: security_protocol, sasl_mechanism ... (JSON in a variable)."""
+    """Handed on to the Kafka client: security_protocol, sasl_*, ssl_cafile, ssl_certfile, ssl_keyfile (JSON)."""
 
 
 class ClickHouseSection(_Section):
@@ -53,6 +53,12 @@ class ClickHouseSection(_Section):
     """Database of all tables and views."""
     secure: bool = False
     """HTTPS instead of HTTP."""
+    ca_file: str = ""
+    """PEM of the authority that signed its certificate; the system's ones without it."""
+    cert_file: str = ""
+    """PEM of the client certificate, where the server asks for one."""
+    key_file: str = ""
+    """PEM of the client certificate's key."""
 
 
 class GatewaySection(_Section):

@@ -24,6 +24,10 @@ def connect(settings: ClickHouseSettings) -> Client:
             username=settings.username,
             password=settings.password,
             secure=settings.secure,
+            ca_cert=settings.ca_file or None,
+            client_cert=settings.cert_file or None,
+            client_cert_key=settings.key_file or None,
+            tls_mode="strict" if settings.password else None,  # a certificate beside the password, or in its place
             database="default",
             connect_timeout=settings.connect_timeout_s,
             send_receive_timeout=settings.answer_timeout_s,
