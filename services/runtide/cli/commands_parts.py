@@ -12,6 +12,7 @@ import typer
 
 from runtide.cli import options
 from runtide.cli.settings import read_settings
+from runtide.wire.errors import BadInput
 
 
 def gateway() -> None:
@@ -90,11 +91,30 @@ def _listening(host: str, allowed: list[str] | None) -> list[str]:
     return ["--host", host, *(word for name in allowed or () for word in ("--allow-host", name))]
 
 
-def migrate(home: options.Home = None, clickhouse: options.ClickHouse = None) -> None:
+def migrate(
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+    users: Annotated[
+        bool, typer.Option("--users", help="Print the SQL that makes a server's users instead, and change nothing.")
+    ] = False,
+    project: Annotated[
+        list[str] | None,
+        typer.Option("--project", "-p", help="With --users: a reader of this project alone, too; repeatable."),
+    ] = None,
+) -> None:
     """Bring ClickHouse's tables and views up to date. May be run at any time, and twice at once.
 
     Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide migrate
+
+    Example: runtide migrate --users --project vision > users.sql
     """
+    if users:
+        from runtide.warehouse.users import script
+
+        print(script(project or ()), end="")
+        return
+    if project:
+        raise BadInput("--project", ", ".join(project), "migrate takes it with --users only: tables are of all of them")
     from runtide.cli.store import open_store
     from runtide.warehouse.migrate import migrate as apply
 
