@@ -74,7 +74,7 @@ def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md"])
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(
@@ -87,10 +87,10 @@ def test_commands_in_the_pages_exist(page: str) -> None:
 
 
 def test_files_that_the_pages_link_exist() -> None:
-    for page in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
-                assert (ROOT / target).exists(), f"{page}: {target}"
+                assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 def test_views_in_the_readme_exist() -> None:

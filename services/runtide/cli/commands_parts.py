@@ -18,6 +18,8 @@ from runtide.wire.errors import BadInput
 def gateway() -> None:
     """Take in what agents push and publish it on Kafka. Several may serve side by side.
 
+    Every call needs a token of `runtide token create`; only on loopback, and before the first one, nobody is asked.
+
     Settings: RUNTIDE_GATEWAY_*, RUNTIDE_KAFKA_*; RUNTIDE_CLICKHOUSE_* answers what is known of a run.
 
     Example: RUNTIDE_KAFKA_BOOTSTRAP=kafka:9092 runtide gateway
@@ -60,7 +62,7 @@ def dashboard(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Serve the pages.
+    """Serve the pages. On loopback everybody sees them; RUNTIDE_DASHBOARD_SIGN_IN asks for a token or signs in by OIDC.
 
     Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide dashboard --port 8501
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -111,6 +112,10 @@ class Settings(BaseSettings):
     """Address that the dashboard listens on."""
     dashboard_port: int = 8501
     """Port of the dashboard."""
+    dashboard_sign_in: Literal["", "token", "oidc"] = ""
+    """Who sees the pages: whoever reaches them (loopback only), who holds a token, or who signs in by OIDC."""
+    dashboard_gateway: str = "grpc://127.0.0.1:7171"
+    """The gateway that says whether a token is good, for `token`; grpcs:// with RUNTIDE_CA_FILE."""
     bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
     retention_days: int = Field(default=0, ge=0, le=65535)

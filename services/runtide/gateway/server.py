@@ -19,12 +19,13 @@ from runtide.gateway.intake import Intake
 from runtide.gateway.metrics import Metrics
 from runtide.gateway.pages import Pages
 from runtide.gateway.service import IngestService, Ledger
-from runtide.gateway.settings import GatewaySettings, check_exposure, is_loopback, server_credentials
+from runtide.gateway.settings import GatewaySettings, check_exposure, server_credentials
 from runtide.gateway.tokens import TokenBook
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
 from runtide.wire import limits as wire
 from runtide.wire.errors import BadInput
+from runtide.wire.loopback import is_loopback
 
 log = logging.getLogger(__name__)
 

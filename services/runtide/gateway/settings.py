@@ -6,7 +6,6 @@ Anything but loopback needs TLS: the alternative is that tokens are read off the
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import grpc
 
 from runtide.gateway.limits import Limits
 from runtide.wire.errors import BadInput
+from runtide.wire.loopback import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,6 @@ class GatewaySettings:
     publish_timeout_s: float = 30.0
     """A Push that is not on the bus by then is answered UNAVAILABLE; what was begun goes on, and may be joined."""
     limits: Limits = field(default_factory=Limits)
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_exposure(settings: GatewaySettings) -> None:

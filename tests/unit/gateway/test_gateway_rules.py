@@ -13,13 +13,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, messa
 from runtide.gateway.access import RULES, Access, Caller, OtherProject, WrongRole
 from runtide.gateway.checks import check_push, check_range
 from runtide.gateway.limits import Limits, Rates
-from runtide.gateway.settings import GatewaySettings, check_exposure, is_loopback
+from runtide.gateway.settings import GatewaySettings, check_exposure
 from runtide.gateway.status import DELAY_KEY, DETAILS_KEY, answer_for
 from runtide.gateway.tokens import Token, TokenBook, UnknownToken, bearer, hash_token, new_token, revoked
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
 from runtide.wire import framing
 from runtide.wire.errors import BadInput, Busy, Unavailable
+from runtide.wire.loopback import is_loopback
 from runtide.wire.roles import Role
 
 LIMITS = Limits()
