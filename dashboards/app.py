@@ -7,10 +7,11 @@ app only reads, through runtide.warehouse.queries, as the user that RUNTIDE_CLIC
 from __future__ import annotations
 
 import streamlit as st
-from parts import look
+from parts import gate, look
 
 st.set_page_config(page_title="runtide", page_icon="🌊", layout="wide")
 look.style()
+gate.enter()
 st.navigation(
     [
         st.Page("screens/runs.py", title="Runs", icon=":material/table_rows:", default=True),

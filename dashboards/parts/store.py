@@ -1,6 +1,7 @@
 """The connection to ClickHouse, and pages that go on when it is away.
 
-Settings come from the environment: RUNTIDE_CLICKHOUSE_HOST, _PORT, _USERNAME, _PASSWORD, _DATABASE, _SECURE.
+Settings come from the environment: RUNTIDE_CLICKHOUSE_HOST, _PORT, _USERNAME, _PASSWORD, _DATABASE, _SECURE,
+_CA_FILE, _CERT_FILE, _KEY_FILE.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Generic, TypeVar
 
 import streamlit as st
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.client import ClickHouseSettings, Client, connect, keep_to
 from runtide.warehouse.errors import StoreError
 
-from parts import address, look
+from parts import address, gate, look
 
 Answer = TypeVar("Answer")
 
@@ -38,6 +39,9 @@ def settings() -> ClickHouseSettings:
         password=env("RUNTIDE_CLICKHOUSE_PASSWORD", ""),
         database=env("RUNTIDE_CLICKHOUSE_DATABASE", "runtide"),
         secure=env("RUNTIDE_CLICKHOUSE_SECURE", "").lower() in {"1", "true", "yes"},
+        ca_file=env("RUNTIDE_CLICKHOUSE_CA_FILE", ""),
+        cert_file=env("RUNTIDE_CLICKHOUSE_CERT_FILE", ""),
+        key_file=env("RUNTIDE_CLICKHOUSE_KEY_FILE", ""),
         answer_timeout_s=20.0,
     )
 
@@ -65,7 +69,7 @@ def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bo
         question = address.question()
         banner = st.empty()
         try:
-            seen = Seen(ask(_client()), time.time(), question)
+            seen = Seen(ask(_client(gate.enter())), time.time(), question)
             st.session_state[slot] = seen
         except (ClickHouseError, StoreError, OSError) as error:
             _client.clear()
@@ -97,6 +101,9 @@ def _pace(name: str, moving: bool, cost_s: float) -> float:
 
 
 @st.cache_resource(show_spinner=False)
-def _client() -> Client:
-    """One for all sessions: it keeps no session at the server and may be used from many threads."""
-    return connect(settings())
+def _client(project: str) -> Client:
+    """One for all sessions of a project, or of none: it keeps no session and may be used from many threads."""
+    client = connect(settings())
+    if project:
+        keep_to(client, project)
+    return client

@@ -12,14 +12,16 @@ from typing import Any
 import grpc
 import pytest
 from runtide.bus import Message
-from runtide.gateway.tokens import TokenMap, hash_token
+from runtide.gateway.tokens import TokenBook, new_token
 from runtide.testing.gateway import Served
 from runtide.testing.waiting import until_async
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire import framing
+from runtide.wire.roles import Role
 
 STEP = framing.StepEncoder(1, 2).encode(1, 2, [0.5, 1.5])
-TOKENS = TokenMap({hash_token("secret-one"): "vision", hash_token("secret-two"): "speech"})
+(_vision, ONE), (_speech, TWO) = new_token("vision", Role.WRITER), new_token("speech", Role.ADMIN)
+TOKENS = TokenBook([_vision, _speech])
 
 
 def sound(**changes: Any) -> pb.Range:

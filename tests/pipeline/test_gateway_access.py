@@ -1,22 +1,23 @@
-"""Who may call a gateway: tokens give the project, TLS, and no open door by mistake."""
+"""Who may call a gateway: tokens give the project, and no open door by mistake."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import grpc
 import pytest
 from runtide.gateway import Gateway, GatewaySettings
+from runtide.gateway.tokens import new_token
 from runtide.testing.gateway import bearer, serving
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire.errors import BadInput
+from runtide.wire.roles import Role
 
 from tests.pipeline.gateway_calls import (
+    ONE,
     TOKENS,
+    TWO,
     Failing,
     refused,
     sound,
@@ -26,8 +27,8 @@ from tests.pipeline.gateway_calls import (
 def test_the_token_gives_the_project() -> None:
     async def main() -> None:
         async with serving(tokens=TOKENS) as served:
-            await served.push(sound(), token="secret-one")
-            await served.push(sound(project="speech"), token="secret-two")
+            await served.push(sound(), token=ONE)
+            await served.push(sound(project="speech"), token=TWO)
             assert [message.project for message in served.stored] == ["vision", "speech"]
             assert [range_.project for range_ in served.ranges()] == ["vision", "speech"]
 
@@ -38,8 +39,8 @@ def test_the_token_gives_the_project() -> None:
     ("token", "project", "code", "words"),
     [
         ("", "", grpc.StatusCode.UNAUTHENTICATED, ("RUNTIDE_TOKEN",)),
-        ("secret-three", "", grpc.StatusCode.UNAUTHENTICATED, ("not known",)),
-        ("secret-one", "speech", grpc.StatusCode.PERMISSION_DENIED, ("vision", "speech")),
+        (new_token("vision", Role.WRITER)[1], "", grpc.StatusCode.UNAUTHENTICATED, ("not known",)),
+        (ONE, "speech", grpc.StatusCode.PERMISSION_DENIED, ("vision", "speech")),
     ],
 )
 def test_wrong_tokens(token: str, project: str, code: grpc.StatusCode, words: Sequence[str]) -> None:
@@ -61,24 +62,6 @@ def test_wrong_tokens(token: str, project: str, code: grpc.StatusCode, words: Se
     asyncio.run(main())
 
 
-def test_tls(tmp_path: Path, require: Callable[[object, str], None]) -> None:
-    require(shutil.which("openssl"), "openssl makes the certificate of this test")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
-
-    async def main() -> None:
-        settings = GatewaySettings(tls_cert=certificate, tls_key=key)
-        trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
-        async with serving(settings, TOKENS, credentials=trusted) as served:
-            await served.push(sound(), token="secret-one")
-            assert served.stored[0].project == "vision"
-
-    asyncio.run(main())
-
-
-def test_listening_elsewhere_without_tokens_is_refused_at_once() -> None:
-    with pytest.raises(BadInput, match="RUNTIDE_GATEWAY_TOKENS"):
+def test_listening_elsewhere_without_tls_is_refused_at_once() -> None:
+    with pytest.raises(BadInput, match="RUNTIDE_GATEWAY_TLS_CERT"):
         Gateway(GatewaySettings(host="0.0.0.0"), Failing())

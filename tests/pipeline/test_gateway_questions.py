@@ -13,6 +13,7 @@ from runtide.testing.gateway import bearer, serving
 from runtide.v1 import ingest_pb2 as pb
 
 from tests.pipeline.gateway_calls import (
+    ONE,
     TOKENS,
     refused,
 )
@@ -62,7 +63,7 @@ def test_preflight_without_the_store_knows_the_token_and_no_attempt() -> None:
             reply = await served.stub.Preflight(pb.PreflightRequest(project="away", run_id="r"))
             assert (reply.project, reply.run_exists, reply.attempt) == ("away", False, 0)
         async with serving(tokens=TOKENS) as served:
-            reply = await served.stub.Preflight(pb.PreflightRequest(run_id="r"), metadata=bearer("secret-one"))
+            reply = await served.stub.Preflight(pb.PreflightRequest(run_id="r"), metadata=bearer(ONE))
             assert (reply.project, reply.run_exists, reply.attempt) == ("vision", False, 0)
 
     asyncio.run(main())

@@ -31,7 +31,6 @@ SERVICE = {
         "restart": {"enum": ["no", "always", "on-failure", "unless-stopped"]},
         "ports": {"type": "array", "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
         "volumes": {"type": "array", "items": {"type": "string", "pattern": r"^[a-z]+:/[a-z/]+$"}},
-        "secrets": {"type": "array", "items": {"type": "string"}},
         "ulimits": {"type": "object", "additionalProperties": {"type": "integer"}},
         "depends_on": {
             "type": "object",
@@ -58,11 +57,10 @@ SERVICE = {
 }
 COMPOSE = {
     "type": "object",
-    "required": ["name", "services", "volumes", "secrets"],
+    "required": ["name", "services", "volumes"],
     "properties": {
         "services": {"type": "object", "additionalProperties": SERVICE},
         "volumes": {"type": "object"},
-        "secrets": {"type": "object"},
     },
 }
 
@@ -108,7 +106,6 @@ def test_compose_references_exist_and_ports_are_not_given_twice(compose: dict[st
     published: list[str] = []
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
-        assert set(service.get("secrets", [])) <= set(compose["secrets"])
         assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(compose["volumes"])
         published += [port.rsplit(":", 1)[0] for port in service.get("ports", [])]
         for other, how in service.get("depends_on", {}).items():

@@ -25,6 +25,7 @@ PROMISED = [
     "dashboard",
     "clickhouse",
     "migrate",
+    "token",
     "agent",
     "sync",
     "runs",
@@ -39,7 +40,8 @@ PROMISED = [
 
 
 def commands() -> set[str]:
-    return {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    alone = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    return alone | {group.name for group in app.registered_groups if group.name}
 
 
 def test_every_promised_command_is_there() -> None:
@@ -62,12 +64,18 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
     assert f"Example: runtide {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["runs", "show", "dead-letters", "verify", "status", "sql"])
+@pytest.mark.parametrize("name", ["create", "list", "revoke"])
+def test_help_of_token_commands_has_an_example(name: str) -> None:
+    found = CliRunner().invoke(app, ["token", name, "--help"])
+    assert re.search(rf"Example:.*runtide token {name}", found.output) is not None
+
+
+@pytest.mark.parametrize("name", ["runs", "show", "dead-letters", "verify", "status", "sql", "token list"])
 def test_lists_take_json(name: str) -> None:
-    assert "--json" in CliRunner().invoke(app, [name, "--help"]).output
+    assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md"])
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(
@@ -80,10 +88,10 @@ def test_commands_in_the_pages_exist(page: str) -> None:
 
 
 def test_files_that_the_pages_link_exist() -> None:
-    for page in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
-                assert (ROOT / target).exists(), f"{page}: {target}"
+                assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 def test_views_in_the_readme_exist() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runtide.agent.finding import Finder
-from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
 from runtide.agent.served import Served
 from runtide.v1.ingest_pb2 import PreflightRequest, StatusRequest
 from runtide.wire.errors import BadInput
@@ -70,7 +70,7 @@ class Answers:
         )
         url = str(request.get("url") or "")
         try:
-            client = GatewayClient(url, str(request.get("token") or ""), str(request.get("ca_file") or ""))
+            client = GatewayClient(url, str(request.get("token") or ""), Tls.asked(request))
         except (BadInput, OSError) as error:
             return said | {"error": str(error)}
         try:

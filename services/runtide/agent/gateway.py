@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -33,19 +33,39 @@ _OPTIONS = [
 ]
 
 
+class Tls(NamedTuple):
+    """Files, in PEM, of a channel that is not plain; empty ones are not needed."""
+
+    ca_file: str = ""
+    """The authority that signed the gateway's certificate; the system's ones without it."""
+    cert_file: str = ""
+    """Our own certificate, where the gateway asks for one."""
+    key_file: str = ""
+
+    @classmethod
+    def of(cls, info: StreamInfo) -> Tls:
+        """As a stream says."""
+        return cls(info.ca_file, info.cert_file, info.key_file)
+
+    @classmethod
+    def asked(cls, request: Mapping[str, object]) -> Tls:
+        """As a job's request says."""
+        return cls(*(str(request.get(name) or "") for name in cls._fields))
+
+
 class Destination(NamedTuple):
     """Where a stream goes. Streams of one destination travel together."""
 
     url: str
     token: str
-    ca_file: str
+    tls: Tls
     project: str
     """Apart, so that a project that the token may not write stops no other one."""
 
     @classmethod
     def of(cls, info: StreamInfo) -> Destination:
         """Return where a stream goes."""
-        return cls(info.url, info.token, info.ca_file, info.project)
+        return cls(info.url, info.token, Tls.of(info), info.project)
 
 
 class Verdict(Enum):
@@ -71,13 +91,13 @@ class Failure(Exception):
 class GatewayClient:
     """One channel to a gateway. Must be made and used in one event loop."""
 
-    def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
-        """Connects on the first call. Raises BadInput for a url of another kind, OSError for an unreadable ca_file."""
+    def __init__(self, url: str, token: str = "", tls: Tls | None = None) -> None:
+        """Connects on the first call. Raises BadInput for a url of another kind, OSError for an unreadable file."""
         self.url = url
         target, secure = parse_url(url)
         if secure:
-            roots = Path(ca_file).read_bytes() if ca_file else None
-            credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+            roots, chain, key = (Path(file).read_bytes() if file else None for file in tls or Tls())
+            credentials = grpc.ssl_channel_credentials(roots, key, chain)
             self._channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
         else:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)

@@ -87,7 +87,7 @@ class Served:
     def _opened(self, destination: Destination) -> Shipper:
         shipper = self._shippers.get(destination)
         if shipper is None:
-            client = GatewayClient(destination.url, destination.token, destination.ca_file)
+            client = GatewayClient(destination.url, destination.token, destination.tls)
             shipper = Shipper(destination.url, client, f"{self._home.name}/{os.getpid()}", self._clock)
             self._shippers[destination] = shipper
             self._tasks.spawn(shipper.run())

@@ -213,8 +213,9 @@ def main(argv: list[str]) -> int:
         epilog="Example: runtide sync /scratch/spool --url grpc://127.0.0.1:7171",
     )
     parser.add_argument("dir", nargs="?", type=Path, help="spool folder (default: RUNTIDE_DIR, else ~/.runtide/spool)")
-    parser.add_argument("--url", help="gateway for streams that have none, such as grpc://127.0.0.1:7171")
-    parser.add_argument("--token", help="token for those streams (default: RUNTIDE_TOKEN)")
+    parser.add_argument(
+        "--url", help="gateway for streams that have none, such as grpc://127.0.0.1:7171; their token is RUNTIDE_TOKEN"
+    )
     asked = parser.parse_args(argv)
     root = (asked.dir or default_root()).expanduser().absolute()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -222,7 +223,7 @@ def main(argv: list[str]) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     bar = Bar()
     try:
-        done = sync(root, asked.url, asked.token or os.environ.get("RUNTIDE_TOKEN"), bar)
+        done = sync(root, asked.url, os.environ.get("RUNTIDE_TOKEN"), bar)
     except (Unavailable, BadInput) as error:
         bar.close()
         sys.stderr.write(f"runtide sync: {error}\n")

@@ -12,10 +12,13 @@ import typer
 
 from runtide.cli import options
 from runtide.cli.settings import read_settings
+from runtide.wire.errors import BadInput
 
 
 def gateway() -> None:
     """Take in what agents push and publish it on Kafka. Several may serve side by side.
+
+    Every call needs a token of `runtide token create`; only on loopback, and before the first one, nobody is asked.
 
     Settings: RUNTIDE_GATEWAY_*, RUNTIDE_KAFKA_*; RUNTIDE_CLICKHOUSE_* answers what is known of a run.
 
@@ -59,7 +62,7 @@ def dashboard(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Serve the pages.
+    """Serve the pages. On loopback everybody sees them; RUNTIDE_DASHBOARD_SIGN_IN asks for a token or signs in by OIDC.
 
     Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide dashboard --port 8501
     """
@@ -90,11 +93,30 @@ def _listening(host: str, allowed: list[str] | None) -> list[str]:
     return ["--host", host, *(word for name in allowed or () for word in ("--allow-host", name))]
 
 
-def migrate(home: options.Home = None, clickhouse: options.ClickHouse = None) -> None:
+def migrate(
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+    users: Annotated[
+        bool, typer.Option("--users", help="Print the SQL that makes a server's users instead, and change nothing.")
+    ] = False,
+    project: Annotated[
+        list[str] | None,
+        typer.Option("--project", "-p", help="With --users: a reader of this project alone, too; repeatable."),
+    ] = None,
+) -> None:
     """Bring ClickHouse's tables and views up to date. May be run at any time, and twice at once.
 
     Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide migrate
+
+    Example: runtide migrate --users --project vision > users.sql
     """
+    if users:
+        from runtide.warehouse.users import script
+
+        print(script(project or ()), end="")
+        return
+    if project:
+        raise BadInput("--project", ", ".join(project), "migrate takes it with --users only: tables are of all of them")
     from runtide.cli.store import open_store
     from runtide.warehouse.migrate import migrate as apply
 

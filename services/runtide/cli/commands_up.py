@@ -39,7 +39,8 @@ def up(
 ) -> None:
     """Run all of runtide on this machine: ClickHouse, gateway, sink, processor and dashboard.
 
-    A part that dies is started again. Ctrl-C stops everything.
+    A part that dies is started again. Ctrl-C stops everything. As long as no token was ever made, whoever is on this
+    machine may push and look; from the first `runtide token create` on the gateway asks for one.
 
     Example: runtide up --home ~/experiments --detach
     """

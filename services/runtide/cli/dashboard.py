@@ -10,6 +10,8 @@ from typing import NoReturn
 from runtide.cli.settings import Settings
 from runtide.cli.store import store_settings
 from runtide.warehouse.client import ClickHouseSettings
+from runtide.wire.errors import BadInput
+from runtide.wire.loopback import is_loopback
 
 
 def script() -> Path:
@@ -41,11 +43,28 @@ def environment(store: ClickHouseSettings) -> dict[str, str]:
         "RUNTIDE_CLICKHOUSE_PASSWORD": store.password,
         "RUNTIDE_CLICKHOUSE_DATABASE": store.database,
         "RUNTIDE_CLICKHOUSE_SECURE": "1" if store.secure else "0",
+        "RUNTIDE_CLICKHOUSE_CA_FILE": store.ca_file,
+        "RUNTIDE_CLICKHOUSE_CERT_FILE": store.cert_file,
+        "RUNTIDE_CLICKHOUSE_KEY_FILE": store.key_file,
+    }
+
+
+def sign_in(settings: Settings, host: str, gateway: str = "") -> dict[str, str]:
+    """What tells the app who may see it. Raises BadInput where it would show everything to whoever reaches it."""
+    if not settings.dashboard_sign_in and not is_loopback(host):
+        raise BadInput(
+            "RUNTIDE_DASHBOARD_HOST",
+            host,
+            "others can reach it, so it needs a sign-in: set RUNTIDE_DASHBOARD_SIGN_IN to token or oidc",
+        )
+    return {
+        "RUNTIDE_DASHBOARD_SIGN_IN": settings.dashboard_sign_in,
+        "RUNTIDE_DASHBOARD_GATEWAY": gateway or settings.dashboard_gateway,
     }
 
 
 def serve(settings: Settings, host: str, port: int, clickhouse: str | None) -> NoReturn:
     """Become Streamlit: this process is replaced, so signals and exit codes are its own."""
-    os.environ.update(environment(store_settings(settings, clickhouse)))
+    os.environ.update(environment(store_settings(settings, clickhouse)) | sign_in(settings, host))
     os.chdir(script().parent)  # beside the script lies .streamlit with the looks
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", *arguments(host, port)])

@@ -29,6 +29,7 @@ NEEDS: dict[str, Need] = {
     "demo": Need("all,demo", (*_INGEST, *_EMBEDDED, *_DASHBOARD, "sklearn")),
     "chaos": Need("all", (*_INGEST, *_EMBEDDED, *_DASHBOARD)),
     "gateway": Need("gateway", _INGEST),
+    "token": Need("gateway", _INGEST),
     "sink": Need("gateway", (*_WAREHOUSE, "aiokafka")),
     "processor": Need("processor", (*_WAREHOUSE, "faust")),
     "dashboard": Need("dashboard", _DASHBOARD),

@@ -3,6 +3,7 @@
 HOME/clickhouse/   the engine's data           HOME/secret    the writer's password
 HOME/logs/         one file for each part      HOME/spool/    what jobs of this machine have said and not shipped
 HOME/up.json       pid, ports and parts        HOME/up.lock   held while `runtide up` runs
+HOME/control.json  tokens, as hashes
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class Home:
     def spool(self) -> Path:
         """Spool root of jobs that take this home as theirs."""
         return self.folder / "spool"
+
+    @property
+    def control(self) -> Path:
+        """Tokens; see `bus.control`."""
+        return self.folder / "control.json"
 
     def log(self, part: str) -> Path:
         """Log file of a part."""

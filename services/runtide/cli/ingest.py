@@ -14,11 +14,12 @@ from pathlib import Path
 
 from runtide.bus.local import LocalBus
 from runtide.cli.parts import (
+    control_of,
+    follow_tokens,
     gateway_settings,
     sink_settings,
     start_logging,
     stop_on_signals,
-    tokens_of,
     until_told,
     wait_for_store,
 )
@@ -46,20 +47,22 @@ async def serve(settings: Settings, store: ClickHouseSettings) -> None:
         return
     await asyncio.to_thread(migrate, client)
 
+    tokens, following = await follow_tokens(control_of(settings, here=True))
     bus = LocalBus(settings.bus_bytes)
     processor = ProcessorLoop(Deriver(lambda: connect(store)))
     sink = Sink(bus.consumer, store, sink_settings(settings), processor.hint)
-    gateway = Gateway(gateway_settings(settings), bus.publisher, LedgerReader(client), tokens_of(settings))
+    gateway = Gateway(gateway_settings(settings), bus.publisher, LedgerReader(client), tokens)
     tasks = [asyncio.create_task(sink.run(), name="sink"), asyncio.create_task(processor.run(), name="processor")]
     await gateway.start()
     log.info("ingest serves port=%d metrics_port=%d", gateway.port, gateway.metrics_port)
     try:
-        await until_told(stop, *tasks)
+        await until_told(stop, following, *tasks)
     finally:
         # The sink goes on while the gateway waits for the Pushes that it has taken in.
         await gateway.stop(GATEWAY_GRACE_S)
         sink.stop()
         processor.stop()
+        following.cancel()
         await asyncio.wait(tasks, timeout=GATEWAY_GRACE_S)
 
 

@@ -6,12 +6,15 @@ import asyncio
 import dataclasses
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from runtide.bus import Publisher
+from runtide.bus.control import Control, Entry, FileControl
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
+from runtide.bus.kafka.control import KafkaControl
+from runtide.cli.home import Home
 from runtide.cli.settings import Settings
-from runtide.gateway import Gateway, GatewaySettings, Limits, TokenFile, Tokens
+from runtide.gateway import Gateway, GatewaySettings, Limits, TokenBook
 from runtide.gateway.service import RunFacts, StreamFacts
 from runtide.sink.sink import Sink, SinkSettings
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
@@ -48,15 +51,12 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
 
 def store_of(settings: Settings) -> ClickHouseSettings:
     """The ClickHouse that services write to."""
-    told = settings.clickhouse
-    return ClickHouseSettings(
-        told.host, told.port, told.username, told.password, database=told.database, secure=told.secure
-    )
+    return ClickHouseSettings(**settings.clickhouse.model_dump())
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:
     """What the gateway is told. Raises BadInput for a limit that does not exist."""
-    told = settings.gateway.model_dump(exclude={"tokens", "limits"})
+    told = settings.gateway.model_dump(exclude={"limits"})
     known = {field.name for field in dataclasses.fields(Limits)}
     if unknown := sorted(set(settings.gateway.limits) - known):
         raise BadInput("RUNTIDE_GATEWAY_LIMITS", ", ".join(unknown), f"the limits are {', '.join(sorted(known))}")
@@ -68,15 +68,33 @@ def sink_settings(settings: Settings) -> SinkSettings:
     return SinkSettings(retention_days=settings.retention_days)
 
 
-def tokens_of(settings: Settings) -> Tokens | None:
-    """The tokens of the configured file; None without one. Raises BadInput where it cannot be read."""
-    path = settings.gateway.tokens
-    if path is None:
-        return None
+def control_of(settings: Settings, *, here: bool = False) -> Control:
+    """Where tokens are kept: Kafka where it is configured, else, and `here`, a file in the home."""
+    if settings.kafka.bootstrap and not here:
+        return KafkaControl(kafka_settings(settings))
+    return FileControl(Home(settings.home_folder).control)
+
+
+async def follow_tokens(control: Control) -> tuple[TokenBook, asyncio.Task[None]]:
+    """The tokens, all of them known, and the task that hears of new ones. Raises BadInput for what cannot be read."""
+    book, known = TokenBook(), asyncio.Event()
+
+    def told(entries: Mapping[str, Entry]) -> None:
+        book.learn(entries)
+        known.set()
+
+    task = asyncio.create_task(control.follow(told), name="tokens")
+    first = asyncio.create_task(known.wait())
     try:
-        return TokenFile(path)
-    except OSError as error:
-        raise BadInput("RUNTIDE_GATEWAY_TOKENS", path, f"it must be a readable file ({error.strerror})") from error
+        await asyncio.wait([task, first], return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    finally:
+        first.cancel()
+    if task.done():
+        task.result()
+    return book, task
 
 
 class LateLedger:
@@ -138,18 +156,29 @@ async def until_told(stop: asyncio.Event, *parts: asyncio.Task[None]) -> None:
 
 
 async def serve_gateway(settings: Settings) -> None:
-    """One gateway that publishes to Kafka, until told to stop."""
+    """One gateway that publishes to Kafka, until told to stop. It serves once it knows all tokens."""
     stop = stop_on_signals()
     kafka = kafka_settings(settings)
-    tokens = tokens_of(settings)
+    told = gateway_settings(settings)
     await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
+    learning = asyncio.create_task(follow_tokens(control_of(settings)))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([learning, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not learning.done():
+        learning.cancel()
+        await asyncio.wait([learning])
+        return
+    tokens, following = learning.result()
     publisher: Publisher = KafkaPublisher(kafka)
-    gateway = Gateway(gateway_settings(settings), publisher, LateLedger(store_of(settings)), tokens)
+    gateway = Gateway(told, publisher, LateLedger(store_of(settings)), tokens)
     try:
         await gateway.start()
-        await stop.wait()
+        await until_told(stop, following)
         await gateway.stop(GATEWAY_GRACE_S)
     finally:
+        following.cancel()
+        await asyncio.wait([following])
         await publisher.close()
 
 

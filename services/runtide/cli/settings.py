@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -39,7 +40,7 @@ class KafkaSection(_Section):
     group: str = "runtide-sink"
     """Consumer group of the sinks."""
     security: dict[str, str] = Field(default_factory=dict)
-    """Handed on to the Kafka client as it is: security_protocol, sasl_mechanism ... (JSON in a variable)."""
+    """Handed on to the Kafka client: security_protocol, sasl_*, ssl_cafile, ssl_certfile, ssl_keyfile (JSON)."""
 
 
 class ClickHouseSection(_Section):
@@ -57,13 +58,19 @@ class ClickHouseSection(_Section):
     """Where names without a database are looked up; runtide's own tables and views stand in `runtide` always."""
     secure: bool = False
     """HTTPS instead of HTTP."""
+    ca_file: str = ""
+    """PEM of the authority that signed its certificate; the system's ones without it."""
+    cert_file: str = ""
+    """PEM of the client certificate, where the server asks for one."""
+    key_file: str = ""
+    """PEM of the client certificate's key."""
 
 
 class GatewaySection(_Section):
     """Where the gateway listens and whom it lets in: RUNTIDE_GATEWAY_*."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback needs tokens and TLS."""
+    """Address to listen on. Anything but loopback needs TLS, and tokens (`runtide token create`)."""
     port: int = 7171
     """gRPC."""
     metrics_host: str = "127.0.0.1"
@@ -76,8 +83,6 @@ class GatewaySection(_Section):
     """PEM of its key."""
     tls_client_ca: Path | None = None
     """PEM of the authority whose client certificates are let in; without it none is asked for."""
-    tokens: Path | None = None
-    """File of tokens, a line each: SHA-256 of the token, project. Without it whoever connects is let in (loopback)."""
     allow_plaintext: bool = False
     """Listen beyond loopback without TLS, because a proxy in front does it."""
     limits: dict[str, PositiveInt] = Field(default_factory=dict)
@@ -111,6 +116,10 @@ class Settings(BaseSettings):
     """Address that the dashboard listens on."""
     dashboard_port: int = 8501
     """Port of the dashboard."""
+    dashboard_sign_in: Literal["", "token", "oidc"] = ""
+    """Who sees the pages: whoever reaches them (loopback only), who holds a token, or who signs in by OIDC."""
+    dashboard_gateway: str = "grpc://127.0.0.1:7171"
+    """The gateway that says whether a token is good, for `token`; grpcs:// with RUNTIDE_CA_FILE."""
     bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
     retention_days: int = Field(default=0, ge=0, le=65535)

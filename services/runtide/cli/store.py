@@ -57,7 +57,8 @@ def store_settings(settings: Settings, address: str | None = None, writer: bool 
     username, password = told.username, told.password
     if writer and embedded:
         username, password = "writer", read_or_create_secret(settings.home_folder)
-    return ClickHouseSettings(host, port, username, password, database=told.database, secure=told.secure)
+    where = {"host": host, "port": port, "username": username, "password": password}
+    return ClickHouseSettings(**(told.model_dump() | where))
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -50,7 +50,7 @@ def pick_ports(ports: Ports) -> Ports:
     return chosen
 
 
-def parts_of(home: Home, ports: Ports) -> list[Part]:
+def parts_of(home: Home, ports: Ports, settings: Settings) -> list[Part]:
     """The child processes, in the order in which they start."""
     folder = str(home.folder)
     clickhouse = Part(
@@ -72,6 +72,7 @@ def parts_of(home: Home, ports: Ports) -> list[Part]:
     )
     if ports.dashboard is None:
         return [clickhouse, ingest]
+    gateway = f"{'grpcs' if settings.gateway.tls_cert else 'grpc'}://{ports.host}:{ports.gateway}"
     pages = Part(
         "dashboard",
         "streamlit",
@@ -80,7 +81,8 @@ def parts_of(home: Home, ports: Ports) -> list[Part]:
         ((FLAGS["dashboard"], ports.dashboard),),
         {
             **dashboard.environment(ClickHouseSettings(ports.host, ports.clickhouse)),
-            "RUNTIDE_PUBLIC_URL": f"grpc://{ports.host}:{ports.gateway}",
+            **dashboard.sign_in(settings, ports.host, gateway),
+            "RUNTIDE_PUBLIC_URL": gateway,
         },
         str(dashboard.script().parent),
     )
@@ -116,7 +118,7 @@ def run_up(settings: Settings, ports: Ports, say: Callable[[str], None]) -> None
             for line in addresses(chosen):
                 say(line)
 
-        Supervisor(home, state, parts_of(home, chosen), say, ready).run()
+        Supervisor(home, state, parts_of(home, chosen, settings), say, ready).run()
         say("runtide is down")
     finally:
         os.close(lock)

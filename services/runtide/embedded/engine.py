@@ -39,11 +39,20 @@ class Engine:
         self._root: Any = connect(str(self.path))
         self._admin: Any = connect(str(self.path))
         self._admin_lock = threading.Lock()
+        self._leave_the_file_system()
         self.version, self.timezone, self.server_name = self._ask("SELECT version(), timezone(), hostName()").split(
             "\t"
         )
         self._has_usual = False
         self.unsafe = unsafe_table_functions(self._ask("SELECT name FROM system.table_functions").split("\n"))
+
+    def _leave_the_file_system(self) -> None:
+        """Make `default` a plain database. The engine lays its own over the file system: every path names a table then,
+        and whoever asks for one learns whether the file exists. Tables in it stay, since the identity does."""
+        kind, identity = self._ask("SELECT engine, uuid FROM system.databases WHERE name = 'default'").split("\t")
+        if kind == "Overlay":
+            self._ask("DETACH DATABASE default")
+            self._ask(f"ATTACH DATABASE default UUID '{identity}' ENGINE = Atomic")
 
     def _ask(self, sql: str) -> str:
         with self._admin_lock:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from runtide.gateway.limits import Limits
 from runtide.gateway.server import Gateway
 from runtide.gateway.settings import GatewaySettings
-from runtide.gateway.tokens import TokenFile, Tokens
+from runtide.gateway.tokens import TokenBook
 
-__all__ = ["Gateway", "GatewaySettings", "Limits", "TokenFile", "Tokens"]
+__all__ = ["Gateway", "GatewaySettings", "Limits", "TokenBook"]

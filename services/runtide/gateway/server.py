@@ -14,16 +14,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from runtide.bus import Publisher
+from runtide.gateway.access import Access
 from runtide.gateway.intake import Intake
 from runtide.gateway.metrics import Metrics
 from runtide.gateway.pages import Pages
 from runtide.gateway.service import IngestService, Ledger
 from runtide.gateway.settings import GatewaySettings, check_exposure, server_credentials
-from runtide.gateway.tokens import Tokens
+from runtide.gateway.tokens import TokenBook
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
 from runtide.wire import limits as wire
 from runtide.wire.errors import BadInput
+from runtide.wire.loopback import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +54,27 @@ class Gateway:
         settings: GatewaySettings,
         publisher: Publisher,
         ledger: Ledger | None = None,
-        tokens: Tokens | None = None,
+        tokens: TokenBook | None = None,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises BadInput where these settings would open it to others without tokens or TLS."""
-        check_exposure(settings, has_tokens=tokens is not None)
+        """Raises BadInput where these settings would let tokens be read on their way.
+
+        `tokens` may be told more at any time; without a single one only loopback is open.
+        """
+        check_exposure(settings)
         self._settings = settings
         self.metrics = Metrics()
         limits = settings.limits
         self._intake = Intake(publisher, limits, self.metrics, clock, monotonic, settings.publish_timeout_s)
-        self._service = IngestService(self._intake, limits, self.metrics, tokens, ledger, clock)
+        self._service = IngestService(self._intake, limits, self.metrics, ledger, clock)
+        self._tokens = TokenBook() if tokens is None else tokens
+        self._access = Access(
+            self._tokens,
+            open_while_unused=is_loopback(settings.host),
+            refused=lambda method, code: self.metrics.calls.labels(method, code).inc(),
+        )
         self._health = health.aio.HealthServicer()
         self._pages = Pages(self.metrics.registry, self.why_not_ready)
         self._server: grpc.aio.Server | None = None
@@ -86,7 +97,11 @@ class Gateway:
     async def start(self) -> None:
         """Listen. Raises BadInput naming the setting where a port cannot be had, and OSError for TLS files."""
         settings = self._settings
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.limits.concurrent_calls)
+        server = grpc.aio.server(
+            interceptors=[self._access],
+            options=OPTIONS,
+            maximum_concurrent_rpcs=settings.limits.concurrent_calls,
+        )
         pb_grpc.add_IngestServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -101,6 +116,9 @@ class Gateway:
         self._server = server
         await self._say(serving=True)
         log.info("gateway_started host=%s port=%d metrics_port=%d", settings.host, self.port, self.metrics_port)
+        if not self._tokens.used:
+            who = "everybody on this machine" if is_loopback(settings.host) else "nobody"
+            log.warning("no_tokens lets_in=%s hint=%s", who, "runtide token create")
 
     async def stop(self, grace_s: float = 10.0) -> None:
         """Say NOT_SERVING, refuse what is new, let what is under way end, then close; within `grace_s` and a little."""

@@ -1,4 +1,4 @@
-"""The three calls of `Ingest`: who asks, what comes of it, and how an error is said.
+"""The three calls of `Ingest`: what comes of each, and how an error is said. Who may call is judged in `access`.
 
 The store is asked only for Preflight and Status; where it is away, Push goes on and Preflight says what it knows.
 """
@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message as ProtoMessage
 
+from runtide.gateway.access import caller
 from runtide.gateway.intake import Intake
 from runtide.gateway.limits import Limits
 from runtide.gateway.metrics import Metrics
 from runtide.gateway.status import answer_for
-from runtide.gateway.tokens import DEFAULT_PROJECT, Tokens, bearer, project_of
+from runtide.gateway.tokens import DEFAULT_PROJECT
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
 from runtide.wire.errors import BadInput, RuntideError, Unavailable
@@ -102,12 +103,11 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
         intake: Intake,
         limits: Limits,
         metrics: Metrics,
-        tokens: Tokens | None,
         ledger: Ledger | None,
         clock: Callable[[], float],
     ) -> None:
         self._intake, self._limits, self._metrics = intake, limits, metrics
-        self._tokens, self._ledger, self._clock = tokens, ledger, clock
+        self._ledger, self._clock = ledger, clock
         self._store = ThreadPoolExecutor(1, thread_name_prefix="gateway-store")
         self.stopping = False
         """True once nothing new is taken in."""
@@ -119,17 +119,17 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
     async def Push(self, request: pb.PushRequest, context: Context) -> pb.PushResponse:  # noqa: N802  gRPC's name
         """Take ranges in."""
         with self._metrics.push_seconds.time():
-            return await self._answer("Push", context, self._push(request, context))
+            return await self._answer("Push", context, self._push(request))
 
     async def Preflight(  # noqa: N802  gRPC's name
         self, request: pb.PreflightRequest, context: Context
     ) -> pb.PreflightResponse:
         """Say whether the token is good, what the limits are, and what is known of the run."""
-        return await self._answer("Preflight", context, self._preflight(request, context))
+        return await self._answer("Preflight", context, self._preflight(request))
 
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:  # noqa: N802  gRPC's name
         """Say what the store holds of streams."""
-        return await self._answer("Status", context, self._status(request, context))
+        return await self._answer("Status", context, self._status(request))
 
     async def _answer(self, method: str, context: Context, work: Awaitable[Reply]) -> Reply:
         """Await the reply, or end the call with the status that the error stands for."""
@@ -149,14 +149,14 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
         finally:
             self._metrics.calls.labels(method, code.name).inc()
 
-    async def _push(self, request: pb.PushRequest, context: Context) -> pb.PushResponse:
-        project = self._let_in(context, {range_.project for range_ in request.ranges})
+    async def _push(self, request: pb.PushRequest) -> pb.PushResponse:
+        project = _project({range_.project for range_ in request.ranges})
         if self.stopping:
             raise Stopping
         return await self._intake.push(project, request)
 
-    async def _preflight(self, request: pb.PreflightRequest, context: Context) -> pb.PreflightResponse:
-        project = self._let_in(context, {request.project}) or request.project or DEFAULT_PROJECT
+    async def _preflight(self, request: pb.PreflightRequest) -> pb.PreflightResponse:
+        project = _project({request.project}) or request.project or DEFAULT_PROJECT
         reply = pb.PreflightResponse(
             project=project, time_us=int(self._clock() * 1_000_000), limits=self._limits.table()
         )
@@ -173,8 +173,8 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
         reply.run_exists, reply.run_state, reply.attempt = facts.exists, facts.state, facts.attempt
         return reply
 
-    async def _status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
-        project = self._let_in(context, {request.project}) or request.project or DEFAULT_PROJECT
+    async def _status(self, request: pb.StatusRequest) -> pb.StatusResponse:
+        project = _project({request.project}) or request.project or DEFAULT_PROJECT
         most = self._limits.status_streams
         if len(request.streams) > most:
             raise BadInput("streams", len(request.streams), f"a Status has at most {most} (status_streams)")
@@ -186,9 +186,6 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
             streams=[pb.StreamStatus(stream=each.stream, stored=each.stored, holes=each.holes) for each in known]
         )
 
-    def _let_in(self, context: Context, asked: set[str]) -> str | None:
-        return project_of(self._tokens, bearer(context.invocation_metadata() or ()), asked)
-
     async def _ask_store(self, timeout_s: float, question: Callable[[], Found]) -> Found:
         """Ask in the store's thread. Raises Unavailable where the answer does not come in time, or not at all."""
         try:
@@ -198,3 +195,10 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
             raise Unavailable(f"the store did not answer within {timeout_s:g} s") from error
         except Exception as error:  # whatever is wrong with the store, its word cannot be had now
             raise Unavailable(f"the store could not be asked: {type(error).__name__}: {error}") from error
+
+
+def _project(asked: set[str]) -> str | None:
+    """The caller's project, None where each request says its own. Raises OtherProject."""
+    found = caller()
+    found.check(asked)
+    return found.project

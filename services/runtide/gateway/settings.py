@@ -1,12 +1,11 @@
 """Where a gateway listens, and whether it may.
 
-Anything but loopback needs tokens and TLS: the alternative is that whoever reaches the port writes into every project,
-or reads the tokens off the wire.
+Anything but loopback needs TLS: the alternative is that tokens are read off the wire. That tokens are needed there is
+`gateway.access`'s to see to.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import grpc
 
 from runtide.gateway.limits import Limits
 from runtide.wire.errors import BadInput
+from runtide.wire.loopback import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,8 @@ class GatewaySettings:
     limits: Limits = field(default_factory=Limits)
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def check_exposure(settings: GatewaySettings, has_tokens: bool) -> None:
-    """Raise BadInput, saying what to set, where the gateway would be open to others."""
+def check_exposure(settings: GatewaySettings) -> None:
+    """Raise BadInput, saying what to set, where others could read what is sent."""
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise BadInput(
             "gateway.tls_cert and gateway.tls_key",
@@ -65,18 +55,14 @@ def check_exposure(settings: GatewaySettings, has_tokens: bool) -> None:
             settings.tls_client_ca,
             "client certificates need TLS: set RUNTIDE_GATEWAY_TLS_CERT and RUNTIDE_GATEWAY_TLS_KEY",
         )
-    if is_loopback(settings.host):
+    if is_loopback(settings.host) or settings.tls_cert or settings.allow_plaintext:
         return
-    missing = []
-    if not has_tokens:
-        missing.append("tokens: set RUNTIDE_GATEWAY_TOKENS to a file of tokens")
-    if not (settings.tls_cert or settings.allow_plaintext):
-        missing.append(
-            "TLS: set RUNTIDE_GATEWAY_TLS_CERT and RUNTIDE_GATEWAY_TLS_KEY, "
-            "or RUNTIDE_GATEWAY_ALLOW_PLAINTEXT=1 behind a proxy that does TLS"
-        )
-    if missing:
-        raise BadInput("gateway.host", settings.host, "others can reach it, so it needs " + "; and ".join(missing))
+    raise BadInput(
+        "gateway.host",
+        settings.host,
+        "others can reach it, so it needs TLS: set RUNTIDE_GATEWAY_TLS_CERT and RUNTIDE_GATEWAY_TLS_KEY, "
+        "or RUNTIDE_GATEWAY_ALLOW_PLAINTEXT=1 behind a proxy that does TLS",
+    )
 
 
 def server_credentials(settings: GatewaySettings) -> grpc.ServerCredentials | None:

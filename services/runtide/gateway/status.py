@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 
-from runtide.gateway.tokens import OtherProject
+from runtide.gateway.tokens import UnknownToken
 from runtide.wire.errors import BadInput, Busy, NotAllowed, RuntideError, Unavailable
 from runtide.wire.framing import varint
 
@@ -39,10 +39,10 @@ def answer_for(error: RuntideError) -> Answer:
     message = str(error)
     if isinstance(error, BadInput):
         code, details, delay = grpc.StatusCode.INVALID_ARGUMENT, [_bad_request(error)], None
-    elif isinstance(error, OtherProject):
-        code, details, delay = grpc.StatusCode.PERMISSION_DENIED, [], None
-    elif isinstance(error, NotAllowed):
+    elif isinstance(error, UnknownToken):
         code, details, delay = grpc.StatusCode.UNAUTHENTICATED, [], None
+    elif isinstance(error, NotAllowed):
+        code, details, delay = grpc.StatusCode.PERMISSION_DENIED, [], None
     elif isinstance(error, Busy):
         code, details, delay = grpc.StatusCode.RESOURCE_EXHAUSTED, [], error.retry_after_s
     elif isinstance(error, Unavailable):

@@ -92,7 +92,15 @@ class AgentLink:
             time.sleep(_POLL_SECONDS)
 
     def preflight(
-        self, *, project: str, run_id: str, launch_id: str, url: str, token: str, ca_file: str, deadline: float
+        self,
+        *,
+        project: str,
+        run_id: str,
+        launch_id: str,
+        url: str,
+        token: str,
+        tls: Mapping[str, str],
+        deadline: float,
     ) -> Preflight:
         """Ask the gateway, through the agent, what it knows of a run."""
         left = min(deadline - time.monotonic(), PREFLIGHT_SECONDS)
@@ -105,7 +113,7 @@ class AgentLink:
             "launch_id": launch_id,
             "url": url,
             "token": token,
-            "ca_file": ca_file,
+            **tls,
         }
         found = self.ask(request, left)
         error = str((found or {}).get("error", ""))

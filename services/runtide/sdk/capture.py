@@ -6,17 +6,15 @@ import configparser
 import getpass
 import os
 import platform
-import re
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtide.sdk.values import MASK, is_secret
+from runtide.sdk.masking import mask_command, without_user
 
 _MAX_ARGUMENTS = 200
 _MAX_ARGUMENT_CHARS = 1000
-_USERINFO = re.compile(r"^(\w[\w+.-]*://)[^@/]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +54,8 @@ def working_dir() -> str:
 
 def command() -> list[str]:
     """The command line as it was given, secrets masked, long arguments cut."""
-    masked: list[str] = []
-    hide_next = False
-    for argument in list(getattr(sys, "orig_argv", sys.argv))[:_MAX_ARGUMENTS]:
-        name, equals, _ = argument.partition("=")
-        if hide_next and not argument.startswith("-"):
-            masked.append(MASK)
-            hide_next = False
-            continue
-        secret = argument.startswith("-") and is_secret(name.lstrip("-"))
-        hide_next = secret and not equals
-        text = f"{name}={MASK}" if secret and equals else argument
-        masked.append(text[:_MAX_ARGUMENT_CHARS].encode("utf-8", "replace").decode())
-    return masked
+    given = list(getattr(sys, "orig_argv", sys.argv))[:_MAX_ARGUMENTS]
+    return [text[:_MAX_ARGUMENT_CHARS].encode("utf-8", "replace").decode() for text in mask_command(given)]
 
 
 def git(start: Path) -> Git:
@@ -131,4 +118,4 @@ def _remote(common: Path) -> str:
     remotes = [section for section in parser.sections() if section.startswith("remote ")]
     preferred = 'remote "origin"' if 'remote "origin"' in remotes else next(iter(remotes), "")
     url = parser.get(preferred, "url", fallback="") if preferred else ""
-    return _USERINFO.sub(r"\1", url or "")
+    return without_user(url or "")

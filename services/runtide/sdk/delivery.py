@@ -60,7 +60,7 @@ class Delivery:
             launch_id=launch_id,
             url=told.url,
             token=told.token,
-            ca_file=told.ca_file,
+            tls={"ca_file": told.ca_file, "cert_file": told.cert_file, "key_file": told.key_file},
             deadline=deadline,
         )
 

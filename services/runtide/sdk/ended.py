@@ -32,17 +32,17 @@ class EndedHere:
     """Whether that process was the whole job."""
 
     @classmethod
-    def read(cls, host_folder: Path, project: str, run_id: str) -> EndedHere | None:
+    def read(cls, host_folder: Path, tenant: str, run_id: str) -> EndedHere | None:
         """Look a run up; None where nothing is remembered."""
         try:
-            found = json.loads(_file(host_folder, project, run_id).read_text())
+            found = json.loads(_file(host_folder, tenant, run_id).read_text())
             return cls(str(found["launch_id"]), float(found["at"]), bool(found["alone"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, host_folder: Path, project: str, run_id: str) -> None:
+    def write(self, host_folder: Path, tenant: str, run_id: str) -> None:
         """Remember, and forget what is old. Raises OSError."""
-        replace_file(_file(host_folder, project, run_id), json.dumps(dataclasses.asdict(self)))
+        replace_file(_file(host_folder, tenant, run_id), json.dumps(dataclasses.asdict(self)))
         for old in host_folder.glob(f"{_PREFIX}*"):
             if time.time() - old.stat().st_mtime > KEEP_SECONDS:
                 old.unlink(missing_ok=True)
@@ -63,5 +63,5 @@ def began() -> float:
     return time.time() - age + _TICK_SECONDS
 
 
-def _file(host_folder: Path, project: str, run_id: str) -> Path:
-    return host_folder / f"{_PREFIX}{ranks.derive(project, run_id)}"
+def _file(host_folder: Path, tenant: str, run_id: str) -> Path:
+    return host_folder / f"{_PREFIX}{ranks.derive(tenant, run_id)}"

@@ -58,6 +58,8 @@ class StreamOpener:
             parent_reports=self.parent == str(os.getppid()),
             launch_id=self.identity.launch_id,
             ca_file=told.ca_file,
+            cert_file=told.cert_file,
+            key_file=told.key_file,
         )
         writer = SpoolWriter.create(host_folder(told.root), info, budget_bytes=told.budget_bytes)
         return Stream(writer, wire.Record(stream_opened=self._first_word(info)))

@@ -41,8 +41,8 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         place,
         parent,
         _asker(told, link, place.rank, deadline),
-        leftovers(here),
-        lambda run_id: EndedHere.read(here, told.project, run_id),
+        (info for info in leftovers(here) if info.tenant == told.tenant),
+        lambda run_id: EndedHere.read(here, told.tenant, run_id),
     )
     for notice in identity.notices:
         say(notice)
@@ -95,7 +95,7 @@ def _asked(told: Settings, nth: int) -> Asked:
 
 def _last_run_file(told: Settings) -> Path:
     """For resume="auto": where the unfinished run of this script in this folder is kept."""
-    here = ranks.derive(told.project, capture.working_dir(), sys.argv[0] if sys.argv else "")
+    here = ranks.derive(told.tenant, capture.working_dir(), sys.argv[0] if sys.argv else "")
     return host_folder(told.root) / f"unfinished-{here}"
 
 
@@ -117,7 +117,7 @@ def _remember(process: Process, told: Settings, place: Place, identity: Identity
                 file.unlink(missing_ok=True)
             if (told.run_id or told.resume_run) and os.getpid() == pid:
                 ended = EndedHere(identity.launch_id, time.time(), alone=place.world_size == 1)
-                ended.write(host_folder(told.root), told.project, identity.run_id)
+                ended.write(host_folder(told.root), told.tenant, identity.run_id)
         except OSError as error:
             say(f"the end of run {run.id} could not be noted for the next init: {error}")
 

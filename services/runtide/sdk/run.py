@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from runtide.sdk import values
 from runtide.sdk.delivery import Delivery
 from runtide.sdk.leaving import Leaving
+from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
 from runtide.sdk.phase import Phase
 from runtide.sdk.settings import OFFLINE, ONLINE, Settings
@@ -314,7 +315,7 @@ class Run:
             if problem := values.name_problem("an entry", name):
                 self._refuse(f"name {name!r:.80}", problem)
                 continue
-            entry = Entry(key=name, json=_utf8(values.to_json(values.mask(name, value))))
+            entry = Entry(key=name, json=_utf8(values.to_json(mask(name, value))))
             if entry.ByteSize() > _ENTRIES_BYTES:
                 limit = f"an entry has at most {_ENTRIES_BYTES} bytes"
                 self._refuse(f"large {name}", BadInput(f"entry {name!r}", f"{entry.ByteSize()} bytes long", limit))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -16,11 +15,8 @@ from typing import Any
 from runtide.wire import limits
 from runtide.wire.errors import BadInput
 
-MASK = "***"
 MAX_DEPTH = 32
 _REPR_CHARS = 1000
-_SECRET = re.compile(r"passw(or)?d|passphrase|secret|api_?key|access_?key|private_?key|credential|authorization")
-_TOKENIZER = frozenset(["pad", "eos", "bos", "unk", "mask", "cls", "sep", "special", "image", "video", "audio", "type"])
 
 
 class NotANumber(ValueError):
@@ -97,20 +93,6 @@ def to_json(value: object) -> str:
         return json.dumps(value, allow_nan=False, default=_plain)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(_tame(value, 0))
-
-
-def mask(name: str, value: object) -> object:
-    """Hide a secret: a text whose name says that it is one. Numbers such as max_tokens are not."""
-    return MASK if isinstance(value, str | bytes) and value and is_secret(name) else value
-
-
-def is_secret(name: str) -> bool:
-    """Whether a name is that of a secret. A tokenizer's pad_token and its like are none."""
-    spread = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_").replace(" ", "_")
-    if _SECRET.search(spread):
-        return True
-    words = re.split(r"[._/]", spread)
-    return ("token" in words or "apitoken" in words) and not _TOKENIZER.intersection(words)
 
 
 def _what(value: object) -> str:

@@ -43,6 +43,14 @@ class StreamInfo:
     launch_id: str = ""
     ca_file: str = ""
     """PEM of the authority that signed the gateway's certificate, for grpcs:// with a private one."""
+    cert_file: str = ""
+    key_file: str = ""
+    """PEM of the certificate that a gateway may ask for, and of its key."""
+
+    @property
+    def tenant(self) -> str:
+        """See `tenant`."""
+        return tenant(self.project, self.token)
 
     def write(self, folder: Path) -> None:
         """Write stream.json, readable by its owner only."""
@@ -82,6 +90,13 @@ class Position:
             return cls()
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in found.items() if name in known})
+
+
+def tenant(project: str, token: str) -> str:
+    """What tells projects apart on this disk: the project where it is named, else the token that decides it."""
+    import hashlib
+
+    return project or (f"token {hashlib.sha256(token.encode()).hexdigest()[:16]}" if token else "")
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import grpc
 
 from runtide.bus import Message, Publisher
 from runtide.bus.local import LocalBus
-from runtide.gateway import Gateway, GatewaySettings, Tokens
+from runtide.gateway import Gateway, GatewaySettings, TokenBook
 from runtide.gateway.service import Ledger
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
@@ -54,7 +54,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 @asynccontextmanager
 async def serving(
     settings: GatewaySettings | None = None,
-    tokens: Tokens | None = None,
+    tokens: TokenBook | None = None,
     ledger: Ledger | None = None,
     publisher: Publisher | None = None,
     credentials: grpc.ChannelCredentials | None = None,

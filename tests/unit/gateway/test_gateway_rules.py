@@ -10,23 +10,18 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, message_factory
+from runtide.gateway.access import RULES, Access, Caller, OtherProject, WrongRole
 from runtide.gateway.checks import check_push, check_range
 from runtide.gateway.limits import Limits, Rates
-from runtide.gateway.settings import GatewaySettings, check_exposure, is_loopback
+from runtide.gateway.settings import GatewaySettings, check_exposure
 from runtide.gateway.status import DELAY_KEY, DETAILS_KEY, answer_for
-from runtide.gateway.tokens import (
-    OtherProject,
-    TokenFile,
-    TokenMap,
-    UnknownToken,
-    bearer,
-    hash_token,
-    project_of,
-)
+from runtide.gateway.tokens import Token, TokenBook, UnknownToken, bearer, hash_token, new_token, revoked
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
 from runtide.wire import framing
 from runtide.wire.errors import BadInput, Busy, Unavailable
+from runtide.wire.loopback import is_loopback
+from runtide.wire.roles import Role
 
 LIMITS = Limits()
 STEP = framing.StepEncoder(1, 2).encode(1, 2, [0.5, 1.5])
@@ -43,78 +38,157 @@ def sound(**changes: Any) -> pb.Range:
 def test_loopback_needs_nothing() -> None:
     for host in ("127.0.0.1", "127.3.2.1", "::1", "[::1]", "localhost"):
         assert is_loopback(host)
-        check_exposure(GatewaySettings(host=host), has_tokens=False)
+        check_exposure(GatewaySettings(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "gateway.example.org"])
-def test_elsewhere_needs_tokens_and_tls_and_says_so(host: str) -> None:
+def test_elsewhere_needs_tls_and_says_so(host: str) -> None:
     with pytest.raises(BadInput) as error:
-        check_exposure(GatewaySettings(host=host), has_tokens=False)
+        check_exposure(GatewaySettings(host=host))
     assert host in str(error.value)
-    for variable in ("RUNTIDE_GATEWAY_TOKENS", "RUNTIDE_GATEWAY_TLS_CERT", "RUNTIDE_GATEWAY_TLS_KEY"):
+    for variable in ("RUNTIDE_GATEWAY_TLS_CERT", "RUNTIDE_GATEWAY_TLS_KEY", "RUNTIDE_GATEWAY_ALLOW_PLAINTEXT"):
         assert variable in str(error.value)
-
-
-def test_elsewhere_with_one_of_them_names_the_other() -> None:
-    with pytest.raises(BadInput, match="TLS_CERT") as error:
-        check_exposure(GatewaySettings(host="0.0.0.0"), has_tokens=True)
-    assert "GATEWAY_TOKENS" not in str(error.value)
-    tls = GatewaySettings(host="0.0.0.0", tls_cert=Path("c"), tls_key=Path("k"))
-    with pytest.raises(BadInput, match="GATEWAY_TOKENS"):
-        check_exposure(tls, has_tokens=False)
-    check_exposure(tls, has_tokens=True)
-
-
-def test_a_proxy_may_do_tls_but_tokens_are_needed_still() -> None:
-    settings = GatewaySettings(host="0.0.0.0", allow_plaintext=True)
-    check_exposure(settings, has_tokens=True)
-    with pytest.raises(BadInput, match="GATEWAY_TOKENS"):
-        check_exposure(settings, has_tokens=False)
+    check_exposure(GatewaySettings(host=host, tls_cert=Path("c"), tls_key=Path("k")))
+    check_exposure(GatewaySettings(host=host, allow_plaintext=True))
 
 
 def test_half_a_tls_configuration_is_refused_on_loopback_too() -> None:
     with pytest.raises(BadInput, match="TLS needs both"):
-        check_exposure(GatewaySettings(tls_cert=Path("c")), has_tokens=False)
+        check_exposure(GatewaySettings(tls_cert=Path("c")))
     with pytest.raises(BadInput, match="client certificates need TLS"):
-        check_exposure(GatewaySettings(tls_client_ca=Path("c")), has_tokens=False)
+        check_exposure(GatewaySettings(tls_client_ca=Path("c")))
 
 
 # --- tokens
 
 
-def test_a_token_file(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    path.write_text(f"# who\n{hash_token('one')} vision  # the vision team\n\n{hash_token('two').upper()} speech\n")
-    tokens = TokenFile(path)
-    assert tokens.check("one") == "vision"
-    assert tokens.check("two") == "speech"
-    assert tokens.check("three") is None
-    assert tokens.check("") is None
+def test_a_token_is_random_and_kept_as_a_hash() -> None:
+    texts = {new_token("vision", Role.WRITER)[1] for _ in range(50)}
+    assert len(texts) == 50
+    token, text = new_token("vision", Role.READER, "ci", expires=5_000, now=1_000.9)
+    assert text.startswith(f"runtide_{token.id}_")
+    assert len(text.split("_", 2)[2]) == 43, "256 bits"
+    assert token.sha256 == hash_token(text) == hashlib.sha256(text.encode()).hexdigest()
+    kept = str(token.entry())
+    assert text.split("_", 2)[2] not in kept
+    assert Token.of(token.entry()) == token
+    assert (token.created, token.expires, token.revoked) == (1_000, 5_000, None)
 
 
-def test_a_token_file_with_a_plain_token_is_refused_without_showing_it(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    path.write_text(f"{hash_token('one')} vision\nvery-secret speech\n")
-    with pytest.raises(BadInput) as error:
-        TokenFile(path)
-    assert f"{path}:2" in str(error.value)
-    assert "very-secret" not in str(error.value)
+@pytest.mark.parametrize("project", ["", " x", "a/b", "a\x00b", "x" * 257])
+def test_a_project_has_a_name(project: str) -> None:
+    with pytest.raises(BadInput, match="project"):
+        new_token(project, Role.WRITER)
 
 
-def test_what_is_kept_is_the_hash() -> None:
-    assert hash_token("one") == hashlib.sha256(b"one").hexdigest()
+def test_a_token_is_good_until_it_expires_or_is_revoked() -> None:
+    clock = Clock()
+    lasting, ended = new_token("vision", Role.WRITER), new_token("vision", Role.WRITER, expires=150, now=100)
+    book = TokenBook([lasting[0], ended[0]], clock)
+    assert book.find(ended[1]) == ended[0]
+    clock.now = 150.0
+    with pytest.raises(UnknownToken, match="has expired at 1970"):
+        book.find(ended[1])
+    assert book.find(lasting[1]) == lasting[0]
+    gone = revoked(lasting[0], now=160)
+    assert revoked(gone, now=170) == gone
+    book.learn({"token/x": gone.entry()})
+    with pytest.raises(UnknownToken, match="was revoked at 1970") as error:
+        book.find(lasting[1])
+    assert lasting[1] not in str(error.value)
+
+
+def test_what_is_not_exactly_a_token_is_not_known() -> None:
+    token, text = new_token("vision", Role.WRITER)
+    book = TokenBook([token])
+    other = new_token("vision", Role.WRITER)[1]
+    forged = f"runtide_{token.id}_{other.split('_', 2)[2]}"
+    for guess in (other, forged, text[:-1], text + "x", text.upper(), token.id, token.sha256, f"x{text}", "é", "_" * 9):
+        with pytest.raises(UnknownToken, match="is not known") as error:
+            book.find(guess)
+        assert guess not in str(error.value) or len(guess) < 10
+    with pytest.raises(UnknownToken, match="is needed"):
+        book.find("")
+
+
+def test_an_entry_that_is_none_lets_nobody_in_and_counts_as_a_token() -> None:
+    book = TokenBook()
+    assert not book.used
+    book.learn({"other/x": {"id": "x"}})
+    assert not book.used
+    book.learn({"token/x": {"id": "x", "role": "king"}, "token/y": {}})
+    assert book.used
+    book.learn({})
+    assert book.used, "a store that lost its tokens opens nothing"
+
+
+# --- who may call what
+
+
+def services() -> list[str]:
+    """Every call of every service in proto/, as gRPC names it."""
+    return [
+        f"/{service.full_name}/{method.name}"
+        for file in (pb.DESCRIPTOR, rec.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+    ]
+
+
+def test_every_call_has_its_rule_and_no_rule_is_without_a_call() -> None:
+    files = {path.stem for path in (Path(__file__).parents[3] / "proto/runtide/v1").glob("*.proto")}
+    assert files == {"ingest", "records"}, "services() must know every file"
+    ours = {method for method in RULES if method.startswith("/runtide.")}
+    assert ours == set(services())
+    assert all(RULES[method] for method in ours), "none of our own calls is public"
+
+
+@pytest.mark.parametrize("method", services())
+@pytest.mark.parametrize("role", list(Role))
+def test_roles(method: str, role: Role) -> None:
+    token, text = new_token("vision", role)
+    access = Access(TokenBook([token]), open_while_unused=True, refused=lambda method, code: None)
+    if role in RULES[method]:
+        assert access.judge(method, text).project == "vision"
+    else:
+        with pytest.raises(WrongRole, match=f"role is {role}.*--role writer"):
+            access.judge(method, text)
+    with pytest.raises(UnknownToken):
+        access.judge(method, "")
+
+
+def test_readers_do_not_write() -> None:
+    assert RULES["/runtide.v1.Ingest/Push"] == {Role.WRITER, Role.ADMIN}
+
+
+def test_a_call_without_a_rule_is_refused_to_everybody() -> None:
+    token, text = new_token("vision", Role.ADMIN)
+    for book in (TokenBook(), TokenBook([token])):
+        access = Access(book, open_while_unused=True, refused=lambda method, code: None)
+        with pytest.raises(WrongRole, match="no rule"):
+            access.judge("/runtide.v1.Ingest/New", text)
+
+
+def test_only_loopback_is_open_and_only_until_the_first_token() -> None:
+    book = TokenBook()
+    here = Access(book, open_while_unused=True, refused=lambda method, code: None)
+    elsewhere = Access(book, open_while_unused=False, refused=lambda method, code: None)
+    assert here.judge("/runtide.v1.Ingest/Push", "").project is None
+    with pytest.raises(UnknownToken):
+        elsewhere.judge("/runtide.v1.Ingest/Push", "")
+    token, text = new_token("vision", Role.WRITER)
+    book.learn({"token/a": revoked(token).entry()})
+    for access in (here, elsewhere):
+        for given in ("", text):
+            with pytest.raises(UnknownToken):
+                access.judge("/runtide.v1.Ingest/Push", given)
 
 
 def test_the_token_decides_the_project() -> None:
-    tokens = TokenMap({hash_token("one"): "vision"})
-    assert project_of(None, "", ["anything"]) is None
-    assert project_of(tokens, "one", ["", "vision"]) == "vision"
+    Caller(None).check(["anything"])
+    Caller("vision").check(["", "vision"])
     with pytest.raises(OtherProject, match=r"'vision'.*'speech'"):
-        project_of(tokens, "one", ["speech"])
-    with pytest.raises(UnknownToken, match="is not known"):
-        project_of(tokens, "guess", [])
-    with pytest.raises(UnknownToken, match="is needed"):
-        project_of(tokens, "", [])
+        Caller("vision").check(["speech"])
 
 
 def test_bearer() -> None:
@@ -300,3 +374,4 @@ def test_bad_input_names_the_field() -> None:
 def test_tokens_have_their_two_codes() -> None:
     assert answer_for(UnknownToken("who?")).code is grpc.StatusCode.UNAUTHENTICATED
     assert answer_for(OtherProject("not yours")).code is grpc.StatusCode.PERMISSION_DENIED
+    assert answer_for(WrongRole("not for this")).code is grpc.StatusCode.PERMISSION_DENIED

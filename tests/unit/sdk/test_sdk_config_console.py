@@ -7,7 +7,7 @@ import json
 import pytest
 from runtide.sdk.console import REDRAW_SECONDS, LineJoiner
 from runtide.sdk.tree import Tree
-from runtide.sdk.values import is_secret, to_json
+from runtide.sdk.values import to_json
 from runtide.v1.records_pb2 import Console
 
 
@@ -89,25 +89,6 @@ assert run.config.db.password == "K3"
     command = list(stream.opened.stream_opened.command)
     assert command == ["python", "train.py", "--api-key=***", "--hf-token", "***", "--lr", "0.1"]
     assert done.stdout == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "secret"),
-    [
-        ("token", True),
-        ("WANDB_API_KEY", True),
-        ("aws.secret_access_key", True),
-        ("client_secret", True),
-        ("passwd", True),
-        ("githubToken", True),
-        ("tokens_per_batch", False),
-        ("eos_token", False),
-        ("tokenizer_name", False),
-        ("key", False),
-    ],
-)
-def test_what_counts_as_a_secret(name, secret):
-    assert is_secret(name) is secret
 
 
 def test_anything_becomes_valid_json():

@@ -1,0 +1,132 @@
+"""Who may call what: one table of all calls, and the interceptor that every call passes before its handler.
+
+A call that is not in the table is refused to everybody. The project comes from the token alone; a request that names
+another one is refused. As long as there has never been a token, a gateway that only this machine reaches lets
+everybody in, and each range says its own project.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from runtide.gateway.status import answer_for
+from runtide.gateway.tokens import TokenBook, bearer
+from runtide.wire.errors import NotAllowed, RuntideError
+from runtide.wire.roles import Role
+
+log = logging.getLogger(__name__)
+
+ALL = frozenset(Role)
+PUBLIC: frozenset[Role] = frozenset()
+"""No token is asked for: health and reflection, which say nothing of any project."""
+
+RULES: dict[str, frozenset[Role]] = {
+    "/runtide.v1.Ingest/Push": frozenset({Role.WRITER, Role.ADMIN}),
+    "/runtide.v1.Ingest/Preflight": ALL,
+    "/runtide.v1.Ingest/Status": ALL,
+    "/grpc.health.v1.Health/Check": PUBLIC,
+    "/grpc.health.v1.Health/List": PUBLIC,
+    "/grpc.health.v1.Health/Watch": PUBLIC,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
+}
+"""Which roles may make a call."""
+
+
+class WrongRole(NotAllowed):
+    """The token is good, but not for this: gRPC's PERMISSION_DENIED."""
+
+    code = "wrong_role"
+
+
+class OtherProject(NotAllowed):
+    """The token is good, but for another project: gRPC's PERMISSION_DENIED."""
+
+    code = "other_project"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes the call."""
+
+    project: str | None
+    """The token's; None where no token was ever made and each request says its own."""
+
+    def check(self, asked: Iterable[str]) -> None:
+        """Raise OtherProject where something in `asked` is neither empty nor the caller's own project."""
+        if self.project is None:
+            return
+        for other in asked:
+            if other and other != self.project:
+                raise OtherProject(f"the token is for project {self.project!r}, but project {other!r} was asked for")
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Who makes the call that this task answers. Raises LookupError where the interceptor was not passed."""
+    return _caller.get()
+
+
+class Access(grpc.aio.ServerInterceptor):
+    """Judges every call by its token before its handler is entered."""
+
+    def __init__(self, tokens: TokenBook, *, open_while_unused: bool, refused: Callable[[str, str], None]) -> None:
+        """`refused` is told method and code of what is not let in."""
+        self._tokens, self._open, self._refused = tokens, open_while_unused, refused
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Go on to the handler, or to one that says why not."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler  # gRPC says UNIMPLEMENTED
+        method = str(handler_call_details.method)
+        try:
+            _caller.set(self.judge(method, bearer(handler_call_details.invocation_metadata or ())))
+        except NotAllowed as error:
+            self._refused(method.rpartition("/")[2], answer_for(error).code.name)
+            return _refusal(handler, error)
+        return handler
+
+    def judge(self, method: str, token: str) -> Caller:
+        """Say who calls. Raises UnknownToken and WrongRole."""
+        roles = RULES.get(method)
+        if roles is None:
+            raise WrongRole(f"{method} has no rule that lets anybody in")
+        if roles is PUBLIC or (self._open and not self._tokens.used):
+            return Caller(None)
+        found = self._tokens.find(token)
+        if found.role not in roles:
+            allowed = " or ".join(sorted(roles))
+            raise WrongRole(
+                f"the token's role is {found.role}, but {method.rpartition('/')[2]} needs {allowed}: "
+                f"`runtide token create --project {found.project} --role {min(roles, key=list(Role).index)}`"
+            )
+        return Caller(found.project)
+
+
+def _refusal(handler: grpc.RpcMethodHandler[Any, Any], error: RuntideError) -> grpc.RpcMethodHandler[Any, Any]:
+    """A handler of the same kind that ends the call with an error."""
+    answer = answer_for(error)
+
+    async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(answer.code, answer.message, answer.trailing)
+
+    make: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[bool(handler.request_streaming), bool(handler.response_streaming)]
+    refusal: grpc.RpcMethodHandler[Any, Any] = make(refuse)
+    return refusal
