@@ -37,14 +37,23 @@ _BEYOND = """
 SELECT project, run_id, stream, offset, '{table}' AS source, any(length) AS bytes, count() AS found, {of} AS made,
     {step} AS said_step, {time} AS said_time, {kind} AS said_kind, {json} AS said_json
 FROM runtide.{table}
-WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s AND ({beyond})
+WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s AND ({beyond}){also}
 GROUP BY project, run_id, stream, offset
 """
 
+_HELD = """ AND (project, run_id, stream, offset) NOT IN
+(
+    SELECT project, run_id, stream, offset FROM runtide.dead_letter_fates
+    WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s
+    GROUP BY project, run_id, stream, offset
+    HAVING argMax(fate, revision) IN ('taken', 'replayed')
+)"""
+"""A dead letter that is being replayed does not fill its place any more: see `rulings`."""
+
 _TIME = "toInt64(any(toUnixTimestamp64Micro(time)))"
-_PLAIN = {"of": "any(of)", "step": "toInt64(0)", "time": "toInt64(0)", "kind": "''", "json": "''"}
+_PLAIN = {"of": "any(of)", "step": "toInt64(0)", "time": "toInt64(0)", "kind": "''", "json": "''", "also": ""}
 _TABLES: dict[str, dict[str, str]] = {
-    "dead_letters": {**_PLAIN, "of": "1"},
+    "dead_letters": {**_PLAIN, "of": "1", "also": _HELD},
     "points": {**_PLAIN, "step": "any(step)", "time": _TIME},
     "samples": _PLAIN,
     "log_lines": _PLAIN,

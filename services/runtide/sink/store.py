@@ -23,6 +23,7 @@ from clickhouse_connect.driver.client import Client
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
 from runtide.sink.recall import recall
+from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
 from runtide.warehouse.writer import Inserts
@@ -71,6 +72,8 @@ class _Plan:
     states: dict[StreamKey, StreamState] = field(default_factory=dict)
     touched: set[StreamKey] = field(default_factory=set)
     duplicates: int = 0
+    judged: Judged = field(default_factory=Judged)
+    """Dead letters that are stored with it."""
 
 
 class Store:
@@ -133,13 +136,41 @@ class Store:
         fresh = self._recall({part.key for part in arrived if part.key not in self._states})
         doubtful = self._doubtful(arrived, fresh)
         self._recall(doubtful)
-        plan = self._plan(arrived)
+        judged = self._judge([part for part in arrived if part.ruling is not None])
+        plan = self._plan([*arrived, *judged.parts])
+        plan.judged = judged
+        for key in {part.key for part in arrived if part.ruling is not None}:
+            if self._states[key].ahead:
+                plan.states.setdefault(key, self._states[key].copy())
+                plan.touched.add(key)
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
         self._insert_ledger(plan)
+        self._insert_fates(list(judged.last.values()))
         self._remember(plan)
         return _hints(plan.parts)
+
+    def _judge(self, rulings: Sequence[Arrived]) -> Judged:
+        """Carry out what people say of dead letters, up to where it becomes an ordinary storing of what is missing."""
+        if not rulings:
+            return Judged()
+        keys = {part.key for part in rulings}
+        self._recall(keys)
+        judged = judge(self._client, rulings, self._states, time.time_ns() // 1000)
+        if judged.fates:
+            self._insert_fates(judged.fates)
+            self._recall(keys)  # a letter that is not replayed after all fills its hole again
+        states = judged.reopen(self._states)
+        if states:
+            self._write("ledger", columns.ledger(states))
+            for state in states:
+                state.revision += 1
+        return judged
+
+    def _insert_fates(self, fates: Sequence[columns.Fate]) -> None:
+        if fates:
+            self._write("dead_letter_fates", columns.fates(fates))
 
     def _recall(self, keys: set[StreamKey]) -> set[StreamKey]:
         if keys:
@@ -226,13 +257,20 @@ class Store:
     def _bury(self, record: Arrived, table: str, error: RowsRefused, plan: _Plan) -> None:
         offset, length, points = _place(record)
         reason = f"the store refuses it for {table}: {error}"
+        if record.letter and offset == record.start:
+            self._insert_fates([plan.judged.refuse(record, reason)])
+        if record.letter and length == record.end - record.start:  # its bytes are there already
+            return self._count_dead(record.key, points, plan)
         dead = Dead(offset, length, record.bytes_of(offset, length), table, reason)
         self._write("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
-        state = plan.states[record.key]
+        log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
+        return self._count_dead(record.key, points, plan)
+
+    def _count_dead(self, key: StreamKey, points: int, plan: _Plan) -> None:
+        state = plan.states[key]
         state.records -= 1
         state.points -= points
         state.dead += 1
-        log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
 
     def _insert_ledger(self, plan: _Plan) -> None:
         states = [plan.states[key] for key in sorted(plan.touched) if not key[2].startswith(UNREADABLE)]
@@ -315,12 +353,13 @@ def _place(record: Arrived) -> tuple[int, int, int]:
 
 
 def _hints(parts: Sequence[Arrived]) -> list[Hint]:
-    """One hint for each stream that has new records."""
+    """One hint for each stream that has new records, and for each dead letter that was replayed."""
     by_stream: dict[StreamKey, list[Arrived]] = {}
+    replayed = [[part] for part in parts if part.letter]  # each by itself: they may lie far from what is new
     for part in parts:
-        if not part.stream.startswith(UNREADABLE):
+        if not part.letter and not part.stream.startswith(UNREADABLE):
             by_stream.setdefault(part.key, []).append(part)
-    return [_hint(same) for same in by_stream.values()]
+    return [_hint(same) for same in [*by_stream.values(), *replayed]]
 
 
 def _hint(parts: list[Arrived]) -> Hint:
