@@ -56,8 +56,13 @@ class Gateway:
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        trouble: Callable[[], str] = str,
     ) -> None:
-        """Raises BadInput where these settings would open it to others without tokens or TLS."""
+        """`trouble` says what is wrong behind the bus, if that is in this process: then /readyz says it too.
+
+        Raises BadInput where these settings would open it to others without tokens or TLS.
+        """
+        self._trouble = trouble
         check_exposure(settings, has_tokens=tokens is not None)
         self._settings = settings
         self.metrics = Metrics()
@@ -76,12 +81,12 @@ class Gateway:
         return self._pages.port
 
     def why_not_ready(self) -> str:
-        """Return "" while Pushes are taken and the bus answers."""
+        """Return "" while Pushes are taken, the bus answers, and nothing is wrong behind it."""
         if self._server is None or self._service.stopping:
             return "not serving"
         if self._intake.unavailable_within(NOT_READY_S):
             return "the bus does not answer"
-        return ""
+        return self._trouble()
 
     async def start(self) -> None:
         """Listen. Raises BadInput naming the setting where a port cannot be had, and OSError for TLS files."""

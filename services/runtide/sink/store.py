@@ -12,8 +12,8 @@ import logging
 import random
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from clickhouse_connect.driver.client import Client
 
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
-from runtide.sink.recall import recall
+from runtide.sink.flood import Flood, RunKey, counted
+from runtide.sink.recall import recall, understood
 from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
@@ -74,6 +75,9 @@ class _Plan:
     duplicates: int = 0
     judged: Judged = field(default_factory=Judged)
     """Dead letters that are stored with it."""
+    flood: Flood = field(default_factory=Flood)
+    buried: dict[StreamKey, Counter[str]] = field(default_factory=dict)
+    """Kinds of the records that the store has refused."""
 
 
 class Store:
@@ -86,8 +90,10 @@ class Store:
         days: int = 0,
         backoff_s: tuple[float, float] = (0.1, 10.0),
         stopping: threading.Event | None = None,
+        flood: Flood | None = None,
     ) -> None:
         """`days` is the retention stamped on rows, `backoff_s` the first and the longest wait before a retry."""
+        self._flood = flood or Flood()
         self._others = False
         """Another sink may have been at work on what is ours now."""
         self._is_ours: Callable[[], bool] = _always
@@ -108,8 +114,8 @@ class Store:
         """Store what is new of `arrived` and say what that was.
 
         Blocks until all of it is stored, however long the store is away. `is_ours` is asked before every insert: once
-        it says no, TakenAway is raised. Raises StoreMisconfigured where waiting does not help, and Stopped when told to
-        stop meanwhile.
+        it says no, TakenAway is raised. Raises StoreMisconfigured where waiting does not help, Stopped when told to
+        stop meanwhile, and Flooded where all that a partition brings would become dead letters.
         """
         self._is_ours = is_ours or _always
         wait_s = self._backoff_s[0]
@@ -143,12 +149,18 @@ class Store:
             if self._states[key].ahead:
                 plan.states.setdefault(key, self._states[key].copy())
                 plan.touched.add(key)
+        plan.flood = self._flood.copy()
+        for part in plan.parts:
+            plan.flood.refused(part, part.said.dead, self._understood)
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
         self._insert_ledger(plan)
         self._insert_fates(list(judged.last.values()))
         self._remember(plan)
+        for part in plan.parts:
+            plan.flood.stored(part, plan.buried.setdefault(part.key, Counter()))
+        self._flood = plan.flood
         return _hints(plan.parts)
 
     def _judge(self, rulings: Sequence[Arrived]) -> Judged:
@@ -171,6 +183,9 @@ class Store:
     def _insert_fates(self, fates: Sequence[columns.Fate]) -> None:
         if fates:
             self._write("dead_letter_fates", columns.fates(fates))
+
+    def _understood(self, kind: str, runs: Set[RunKey]) -> Set[RunKey]:
+        return understood(self._client, kind, runs)
 
     def _recall(self, keys: set[StreamKey]) -> set[StreamKey]:
         if keys:
@@ -234,8 +249,8 @@ class Store:
         try:
             self._write(table, batch)
         except RowsRefused as error:
-            if table == "dead_letters":
-                raise  # nothing of ours can be wrong in there that halving would find
+            if table == "dead_letters":  # nothing of ours can be wrong in there, and without it nothing may pass
+                raise StoreBusy(f"dead letters cannot be kept: {error}", error.clickhouse_code, alarm=True) from error
             self._halve(table, build, block, error, plan)
         self.counters.build_seconds += built - began
         self.counters.insert_seconds += time.perf_counter() - built
@@ -262,6 +277,10 @@ class Store:
         if record.letter and length == record.end - record.start:  # its bytes are there already
             return self._count_dead(record.key, points, plan)
         dead = Dead(offset, length, record.bytes_of(offset, length), table, reason)
+        (kind,) = +counted(record.said)
+        plan.buried.setdefault(record.key, Counter())[kind] += 1
+        about = dead._replace(kind=kind, reason=f"the store refuses it for {table}: code {error.clickhouse_code}")
+        plan.flood.refused(replace(record, said=Decoded()), [about], self._understood)
         self._write("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
         log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
         return self._count_dead(record.key, points, plan)
