@@ -306,3 +306,16 @@ def test_derived_rows_follow_without_a_hint(client: Client, server: EmbeddedClic
     deriver.settle()
     assert summary() == [("acc", 5, 4.1), ("loss", 5, 4.0)]
     assert deriver.idle
+
+
+def test_a_message_that_could_not_be_read_is_done_with_once_its_range_was_pushed(client: Client) -> None:
+    """Whoever can read it pushes the range under its true name, and then says so here."""
+    made = MadeStream("s", run_id="readable").open().key_set(1, "loss").steps(1, range(3)).close()
+    store = Store(client, Writer(client))
+    flush(store, Message("late", b"k", b"\xff" + made.range().SerializeToString(), NOW_US))
+    (letter,) = list_letters(client, "late")
+    word = Range(stream=letter.stream, ruling=Ruling(offsets=[0], by="ann"))
+    flush(store, made.message(made.range()), Message("late", b"k", word.SerializeToString(), NOW_US))
+    assert list_letters(client, "late") == []
+    assert [each.fate for each in list_letters(client, "late", done=True)] == ["replayed"]
+    assert_whole(client, made)

@@ -20,6 +20,7 @@ from runtide.gateway.pages import Pages
 from runtide.gateway.service import IngestService, Ledger
 from runtide.gateway.settings import GatewaySettings, check_exposure, server_credentials
 from runtide.gateway.tokens import Tokens
+from runtide.gateway.unreadable import Unreadable
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
 from runtide.wire import limits as wire
@@ -91,7 +92,11 @@ class Gateway:
     async def start(self) -> None:
         """Listen. Raises BadInput naming the setting where a port cannot be had, and OSError for TLS files."""
         settings = self._settings
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=settings.limits.concurrent_calls)
+        server = grpc.aio.server(
+            options=OPTIONS,
+            maximum_concurrent_rpcs=settings.limits.concurrent_calls,
+            interceptors=[Unreadable()],
+        )
         pb_grpc.add_IngestServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
