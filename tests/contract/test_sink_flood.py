@@ -13,6 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from runtide.bus import Consumer, Message
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings
 from runtide.bus.local import LocalBus
+from runtide.cli.parts import serve_pages
+from runtide.cli.settings import Settings, SinkSection
+from runtide.gateway import Gateway, GatewaySettings
+from runtide.sink.flood import Flooded
 from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink, SinkSettings
 from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
@@ -245,3 +249,32 @@ def test_while_dead_letters_cannot_be_kept_nothing_passes(server: EmbeddedClickH
     asyncio.run(run())
     found = verify_run(client, "p", "unkept")
     assert (found.problems, found.dead, found.stored_points) == ([], 1, 10)
+
+
+def test_pages_say_when_a_sink_is_in_trouble(server: EmbeddedClickHouse) -> None:
+    async def get(port: int, path: str) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        found = await reader.read()
+        writer.close()
+        return found.decode()
+
+    async def run() -> None:
+        sink = Sink(LocalBus().consumer, settings_of(server))
+        pages = await serve_pages(sink, Settings(sink=SinkSection(metrics_port=0)))
+        assert pages is not None
+        gateway = Gateway(GatewaySettings(port=0, metrics_port=0), LocalBus().publisher, trouble=lambda: sink.trouble)
+        await gateway.start()
+        for port in (pages.port, gateway.metrics_port):
+            assert "200 OK" in await get(port, "/readyz")
+        sink._stop_partition(Flooded(3, 100, 2, "step", "unknown key set"))
+        for port in (pages.port, gateway.metrics_port):
+            said = await get(port, "/readyz")
+            assert "503" in said
+            assert "partition 3" in said
+            assert "200 OK" in await get(port, "/healthz")
+        assert "runtide_sink_stopped_partitions 1.0" in await get(pages.port, "/metrics")
+        await gateway.stop(1)
+        await pages.stop()
+
+    asyncio.run(run())

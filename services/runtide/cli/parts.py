@@ -168,7 +168,7 @@ async def serve_sink(settings: Settings) -> None:
     await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
     consumer = KafkaConsumer(kafka)
     sink = Sink(consumer, store, sink_settings(settings))
-    pages = await _pages_of(sink, settings)
+    pages = await serve_pages(sink, settings)
     task = asyncio.create_task(sink.run(), name="sink")
     try:
         await until_told(stop, task)
@@ -180,7 +180,7 @@ async def serve_sink(settings: Settings) -> None:
         await consumer.close()
 
 
-async def _pages_of(sink: Sink, settings: Settings) -> Pages | None:
+async def serve_pages(sink: Sink, settings: Settings) -> Pages | None:
     """Serve a sink's pages, if a port is configured. Raises BadInput where it cannot be had."""
     host, port = settings.sink.metrics_host, settings.sink.metrics_port
     if port is None:
