@@ -17,7 +17,7 @@ from pathlib import Path
 
 from runtide.agent.rejects import Rejects
 from runtide.spool.layout import POSITION_FILE, REJECTED_DIR, Position, StreamInfo, replace_file, segments
-from runtide.spool.reader import Cut, Damage, SegmentReader
+from runtide.spool.reader import MISSING, Cut, Damage, SegmentReader
 from runtide.v1.ingest_pb2 import Range, Refusal
 from runtide.v1.records_pb2 import Gap, KeySet
 from runtide.wire.limits import BATCH_BYTES, RECORD_BYTES
@@ -182,6 +182,8 @@ class TailedStream:
             found = self.reader.cut(max(1, min(limit, BATCH_BYTES - names)), stop=stop, dead=self.dead) or found
         self.drained = False
         if isinstance(found, Damage):
+            if found.detail == MISSING and self._catch_up():
+                return None
             log.warning(
                 "stream=%s offset=%d bytes=%d damaged: %s", self.info.stream, offset, found.length, found.detail
             )
@@ -191,6 +193,16 @@ class TailedStream:
             detail = f"record of {len(found.body)} bytes, limit {RECORD_BYTES}"
             return self._gap_piece(offset, self._rejects.park(offset, found.body, detail))
         return Piece(offset, found.end, found.body, found.records, found.key_sets, None, found.closed)
+
+    def _catch_up(self) -> bool:
+        """Whether another agent, which has deleted what is missing here, has come further: then go on from there."""
+        found = Position.read(self.folder)
+        if found.acknowledged <= self.acknowledged:
+            return False
+        self.position = found
+        self.reader.rewind(found.acknowledged)
+        self.exhausted = False
+        return True
 
     def _gap_piece(self, offset: int, gap: Gap) -> Piece | None:
         """Declare a gap only when all before it is acknowledged: the gateway has checked that this is a true edge."""

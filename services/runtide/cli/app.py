@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from runtide.cli import commands_chaos, commands_parts, commands_read, commands_token, commands_up
+from runtide.cli import (
+    commands_chaos,
+    commands_letters,
+    commands_parts,
+    commands_read,
+    commands_token,
+    commands_up,
+)
 
 app = typer.Typer(
     name="runtide",
@@ -35,7 +42,7 @@ def _options(
     return
 
 
-for commands in (commands_up, commands_read, commands_token, commands_parts, commands_chaos):
+for commands in (commands_up, commands_read, commands_letters, commands_token, commands_parts, commands_chaos):
     commands.register(app)
 
 

@@ -20,6 +20,7 @@ TOTALS = (
     "missing_ranges",
     "gaps",
     "dead",
+    "discarded",
 )
 SHOWN_PROBLEMS = 50
 
@@ -48,7 +49,13 @@ def show(found: dict[str, Any]) -> None:
     print(
         f"duplicates {found['duplicates']}, missing ranges {found['missing_ranges']}, "
         f"gaps {found['gaps']}, dead letters {found['dead']}"
+        + (f", {found['discarded']} of them discarded" if found["discarded"] else "")
     )
+    for stream in found["streams"]:
+        for text in stream["discards"]:
+            print(f"stream {stream['stream']}: {text}")
+    if waiting := found["dead"] - found["discarded"]:
+        print(f"{waiting} dead letters can be replayed: runtide dead-letters list {found['run_id']}")
     if found["open_streams"]:
         print(f"{found['open_streams']} streams go on and have declared nothing yet: judged as far as they came")
     for problem in found["problems"][:SHOWN_PROBLEMS]:

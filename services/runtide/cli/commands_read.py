@@ -1,4 +1,4 @@
-"""Commands that read what is stored: runs, show, tail, sql, verify, dead-letters, rebuild."""
+"""Commands that read what is stored: runs, show, tail, sql, verify, rebuild."""
 
 from __future__ import annotations
 
@@ -135,29 +135,6 @@ def verify(
     raise typer.Exit(0 if all(found["clean"] for found in of_all) else 1)
 
 
-def dead_letters(
-    project: options.Project = None,
-    run: Annotated[str | None, typer.Option("--run", help="Only this run.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 100,
-    as_json: options.AsJson = False,
-    home: options.Home = None,
-    clickhouse: options.ClickHouse = None,
-) -> None:
-    """List records that could not be understood, with the reason of each.
-
-    Example: runtide dead-letters --json
-    """
-    from runtide.cli import reading, tables
-    from runtide.cli.store import open_store
-
-    with open_store(home, clickhouse) as client:
-        found = reading.list_dead_letters(client, project, run, limit)
-    if as_json:
-        tables.print_json(found)
-    else:
-        tables.print_table(found, empty="no dead letters")
-
-
 def rebuild(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or name; all runs without it.")] = None,
     project: options.Project = None,
@@ -186,4 +163,3 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     for command in (runs, show, tail, sql, verify, rebuild):
         app.command()(command)
-    app.command("dead-letters")(dead_letters)

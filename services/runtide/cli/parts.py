@@ -8,6 +8,8 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from prometheus_client import CollectorRegistry
+
 from runtide.bus import Publisher
 from runtide.bus.control import Control, Entry, FileControl
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
@@ -15,7 +17,9 @@ from runtide.bus.kafka.control import KafkaControl
 from runtide.cli.home import Home
 from runtide.cli.settings import Settings
 from runtide.gateway import Gateway, GatewaySettings, Limits, TokenBook
+from runtide.gateway.pages import Pages
 from runtide.gateway.service import RunFacts, StreamFacts
+from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink, SinkSettings
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import StoreBusy
@@ -65,7 +69,7 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
 
 def sink_settings(settings: Settings) -> SinkSettings:
     """What the sink is told."""
-    return SinkSettings(retention_days=settings.retention_days)
+    return SinkSettings(retention_days=settings.retention_days, flood_records=settings.sink.flood_records)
 
 
 def control_of(settings: Settings, *, here: bool = False) -> Control:
@@ -193,13 +197,32 @@ async def serve_sink(settings: Settings) -> None:
     await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
     consumer = KafkaConsumer(kafka)
     sink = Sink(consumer, store, sink_settings(settings))
+    pages = await serve_pages(sink, settings)
     task = asyncio.create_task(sink.run(), name="sink")
     try:
         await until_told(stop, task)
         sink.stop()
         await task
     finally:
+        if pages is not None:
+            await pages.stop()
         await consumer.close()
+
+
+async def serve_pages(sink: Sink, settings: Settings) -> Pages | None:
+    """Serve a sink's pages, if a port is configured. Raises BadInput where it cannot be had."""
+    host, port = settings.sink.metrics_host, settings.sink.metrics_port
+    if port is None:
+        return None
+    registry = CollectorRegistry()
+    registry.register(SinkCollector(sink))
+    pages = Pages(registry, lambda: sink.trouble)
+    try:
+        await pages.start(host, port)
+    except OSError as error:
+        raise BadInput("RUNTIDE_SINK_METRICS_PORT", port, f"it cannot be listened on ({error.strerror})") from error
+    log.info("sink pages host=%s port=%d", host, pages.port)
+    return pages
 
 
 async def _until_kafka_answers(attempt: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:

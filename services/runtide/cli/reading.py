@@ -30,11 +30,6 @@ SELECT attempt, launch_id, opened_at, resume_step, world_size FROM runtide.attem
 WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
 """
 _ONE = "SELECT * FROM runtide.runs WHERE project = {project:String} AND run_id = {run:String}"
-_DEAD = """
-SELECT received_at, project, run_id, stream, offset, length, kind, reason, rank, host FROM runtide.dead_letters FINAL
-WHERE ({project:String} = '' OR project = {project:String}) AND ({run:String} = '' OR run_id = {run:String})
-ORDER BY received_at DESC LIMIT {limit:UInt32}
-"""
 
 
 def list_runs(client: Client, project: str | None, state: str | None, limit: int) -> list[Row]:
@@ -75,11 +70,6 @@ def print_run(found: Row) -> None:
         print_table(found["attempts"], title="attempts")
     names = ("role", "rank", "host", "attempt", "records", "points", "gaps", "dead", "closed_at")
     print_table([{name: row[name] for name in names} for row in found["streams"]], title="streams")
-
-
-def list_dead_letters(client: Client, project: str | None, run: str | None, limit: int) -> list[Row]:
-    """The newest dead letters, without their bytes."""
-    return rows(client, _DEAD, project=project or "", run=run or "", limit=limit)
 
 
 def _unpacked(row: Row) -> Row:

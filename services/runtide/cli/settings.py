@@ -89,6 +89,17 @@ class GatewaySection(_Section):
     """Limits that differ from the defaults, by the names that Preflight tells (JSON in a variable)."""
 
 
+class SinkSection(_Section):
+    """What stores: RUNTIDE_SINK_*."""
+
+    flood_records: int = Field(default=100, ge=0)
+    """So many refused records in a row are looked at: is it this release, then their partition stops. 0 never stops."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics, /healthz and /readyz of `runtide sink`."""
+    metrics_port: int | None = None
+    """Their port; without one they are not served. `runtide up` has them with the gateway's."""
+
+
 class ProcessorSection(_Section):
     """The Faust worker of Kafka mode: RUNTIDE_PROCESSOR_*."""
 
@@ -130,6 +141,8 @@ class Settings(BaseSettings):
     """The warehouse."""
     gateway: GatewaySection = GatewaySection()
     """The gateway."""
+    sink: SinkSection = SinkSection()
+    """The sink."""
     processor: ProcessorSection = ProcessorSection()
     """The processor."""
 

@@ -9,6 +9,7 @@ from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire import framing
 from runtide.wire.errors import BadInput
+from runtide.wire.limits import RULING_LETTERS
 
 MAX_OFFSET = 2**62
 """No stream has this many bytes: a larger offset is a mistake."""
@@ -37,7 +38,7 @@ def check_range(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
         _identity(range_, limits)
         or _extent(range_, limits)
         or _key_sets(range_, limits)
-        or (0 if range_.HasField("gap") else _body(range_, limits))
+        or (0 if range_.HasField("gap") or range_.HasField("ruling") else _body(range_, limits))
     )
 
 
@@ -54,7 +55,7 @@ def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     texts = {"stream": range_.stream, "run_id": range_.run_id, "host": range_.host, "project": range_.project}
     for field, text in texts.items():
         if not text:
-            if field in {"stream", "run_id"}:
+            if field == "stream" or (field == "run_id" and not range_.HasField("ruling")):
                 return _refusal("identity", field, "empty", "it must be given", range_.offset)
             continue
         size = len(text) if text.isascii() else len(text.encode())
@@ -69,6 +70,8 @@ def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
 
 
 def _extent(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
+    if range_.HasField("ruling"):
+        return _ruling(range_, limits)
     gap, size = range_.HasField("gap"), len(range_.body)
     if gap == bool(size):
         value = "both" if gap else "neither"
@@ -84,6 +87,20 @@ def _extent(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     if whole > limits.range_bytes:
         limit = f"at most {limits.range_bytes} with its key sets (range_bytes)"
         return _refusal("batch_too_large", "range", f"{whole} bytes", limit, range_.offset)
+    return None
+
+
+def _ruling(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
+    ruling, at = range_.ruling, range_.offset
+    if range_.HasField("gap") or range_.body:
+        return _refusal("extent", "body, gap", "given", "a range with a ruling has neither", at)
+    if not 0 < len(ruling.offsets) <= RULING_LETTERS:
+        limit = f"1 to {RULING_LETTERS} dead letters are ruled on at once"
+        return _refusal("ruling", "ruling.offsets", len(ruling.offsets), limit, at)
+    for field, text in (("by", ruling.by), ("discard", ruling.discard)):
+        if (size := len(text.encode())) > limits.name_bytes:
+            limit = f"at most {limits.name_bytes} bytes (name_bytes)"
+            return _refusal("ruling", f"ruling.{field}", f"{size} bytes", limit, at)
     return None
 
 

@@ -21,6 +21,7 @@ from runtide.gateway.pages import Pages
 from runtide.gateway.service import IngestService, Ledger
 from runtide.gateway.settings import GatewaySettings, check_exposure, server_credentials
 from runtide.gateway.tokens import TokenBook
+from runtide.gateway.unreadable import Unreadable
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
 from runtide.wire import limits as wire
@@ -58,11 +59,14 @@ class Gateway:
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        trouble: Callable[[], str] = str,
     ) -> None:
-        """Raises BadInput where these settings would let tokens be read on their way.
+        """`trouble` says what is wrong behind the bus, if that is in this process: then /readyz says it too.
 
-        `tokens` may be told more at any time; without a single one only loopback is open.
+        `tokens` may be told more at any time; without a single one only loopback is open. Raises BadInput where these
+        settings would let tokens be read on their way.
         """
+        self._trouble = trouble
         check_exposure(settings)
         self._settings = settings
         self.metrics = Metrics()
@@ -87,18 +91,18 @@ class Gateway:
         return self._pages.port
 
     def why_not_ready(self) -> str:
-        """Return "" while Pushes are taken and the bus answers."""
+        """Return "" while Pushes are taken, the bus answers, and nothing is wrong behind it."""
         if self._server is None or self._service.stopping:
             return "not serving"
         if self._intake.unavailable_within(NOT_READY_S):
             return "the bus does not answer"
-        return ""
+        return self._trouble()
 
     async def start(self) -> None:
         """Listen. Raises BadInput naming the setting where a port cannot be had, and OSError for TLS files."""
         settings = self._settings
         server = grpc.aio.server(
-            interceptors=[self._access],
+            interceptors=[self._access, Unreadable()],
             options=OPTIONS,
             maximum_concurrent_rpcs=settings.limits.concurrent_calls,
         )

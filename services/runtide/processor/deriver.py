@@ -38,6 +38,10 @@ SERIES_US = SECOND
 """Least time between two derivations of series, unless a process has opened or ended: each costs its statements."""
 WINDOWS_US = 2 * SECOND
 """Least time between two derivations of sample windows."""
+REPLAYED_US = 7 * 24 * 3600 * SECOND
+"""Dead letters that were replayed this long before a processor starts are derived again; `rebuild` does it later."""
+REPLAY_OVERLAP_US = 60 * SECOND
+"""How much the clocks of sinks may differ."""
 MOST_HINTS = 200_000
 """Hints kept while they wait for the sink. The oldest are dropped, the sweep finds what they said."""
 
@@ -89,6 +93,8 @@ class Deriver:
         self._unwritten: set[StreamOf] = set()
         self._suspects: dict[StreamOf, Cursor] = {}
         self._swept_us = self._covered_us = self._windowed_us = self._derived_us = 0
+        self._replays: dict[StreamOf, int] = {}
+        self._replays_us = clock() - REPLAYED_US
         self._started = False
 
     def add(self, hints: Iterable[Hint]) -> None:
@@ -176,6 +182,33 @@ class Deriver:
             log.info(
                 "sweep found streams not covered runs=%d streams=%d", len(forgotten), sum(map(len, forgotten.values()))
             )
+        self._sweep_replays()
+
+    def _sweep_replays(self) -> None:
+        """Take up the dead letters that were replayed: their bytes were covered when they were dead."""
+        found = {
+            (Run(project, run_id), stream): (offset, at)
+            for project, run_id, stream, offset, at in self._store.rows(sql.replayed(self._replays_us))
+            if self._replays.get((Run(project, run_id), stream), 0) < at
+        }
+        if not found:
+            return
+        self._load_cursors(found)
+        ledger = self._store.ledger({run for run, _ in found})
+        for run, rows in ledger.items():
+            streams = []
+            for row in rows:
+                if (key := (run, row.stream)) in found:
+                    hint = Hint(
+                        *run, row.stream, _ROLES.get(row.role, 0), row.rank, row.attempt, found[key][0], row.mark
+                    )
+                    streams.append((hint, Cursor(found[key][0]), self._cursors[key]))
+            self._pending.extend(self._look_up(run, streams) if streams else ())
+            self._book.reread(run)
+        latest = max(at for _, at in found.values())
+        self._replays_us = max(self._replays_us, latest - REPLAY_OVERLAP_US)
+        self._replays = {key: at for key, at in self._replays.items() if at >= self._replays_us}
+        self._replays.update({key: at for key, (_, at) in found.items()})
 
     def rebuild(self, run: Run) -> None:
         """Throw away what is derived of a run and derive it anew. Readers may see a run without series meanwhile."""

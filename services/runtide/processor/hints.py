@@ -10,12 +10,15 @@ from runtide.wire.hints import Hint
 
 
 def hint_of(value: bytes) -> Hint | None:
-    """The hint of one serialized Range; None for what is no range of a stream, which the sink buries."""
+    """The hint of one serialized Range; None for what is no range of a stream, which the sink buries.
+
+    None for a ruling on dead letters too: the sweep finds what was replayed.
+    """
     try:
         range_ = Range.FromString(value)
     except DecodeError:
         return None
-    if not (range_.stream and range_.run_id and range_.project):
+    if not (range_.stream and range_.run_id and range_.project) or range_.HasField("ruling"):
         return None
     gap = range_.gap.length if range_.HasField("gap") else 0
     said = Decoded() if gap else decode(range_, range_.body)

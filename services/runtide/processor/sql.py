@@ -317,6 +317,13 @@ def uncovered() -> str:
         WHERE l.mark > c.mark OR open_bytes < c.hole_bytes"""
 
 
+def replayed(since_us: int) -> str:
+    """Streams in which dead letters were replayed since then, from which offset on, and when at the last."""
+    return f"""SELECT project, run_id, stream, min(offset), toUnixTimestamp64Micro(max(at))
+        FROM runtide.dead_letter_fates WHERE fate = 'replayed' AND at >= fromUnixTimestamp64Micro({since_us})
+        GROUP BY project, run_id, stream"""
+
+
 def coverage(streams: Iterable[tuple[Run, str]]) -> str:
     """What the coverage says of these streams."""
     keys = ", ".join(f"({text(run.project)}, {text(run.run_id)}, {text(stream)})" for run, stream in streams)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from runtide.bus import Message
 from runtide.sink.streams import Interval, StreamKey
-from runtide.v1.ingest_pb2 import Range
+from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.v1.records_pb2 import Gap
 from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
 
@@ -36,6 +36,12 @@ class Arrived:
     body: bytes
     gap: Gap | None = None
     """The range will never come."""
+    ruling: Ruling | None = None
+    """It says nothing itself, but what is to become of dead letters."""
+    partition: int = 0
+    """Of the bus."""
+    letter: bool = False
+    """It is a dead letter that is judged again."""
 
     @property
     def key(self) -> StreamKey:
@@ -84,6 +90,8 @@ def read(message: Message) -> Arrived:
         said,
         body,
         range_.gap if range_.HasField("gap") else None,
+        range_.ruling if range_.HasField("ruling") else None,
+        message.partition,
     )
 
 
@@ -99,4 +107,5 @@ def _unreadable(message: Message, reason: str) -> Arrived:
     stream = f"{UNREADABLE}-{message.received_us:x}-{crc32(message.value):08x}"
     size = len(message.value)
     said = Decoded(dead=[Dead(0, size, message.value, "", reason)])
-    return Arrived(message.project, "", stream, 0, 0, "", 0, message.received_us, 0, size, said, message.value)
+    who = message.project, "", stream, 0, 0, "", 0, message.received_us
+    return Arrived(*who, 0, size, said, message.value, partition=message.partition)

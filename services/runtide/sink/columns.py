@@ -6,6 +6,7 @@ Points are nearly all of the rows: they are made by numpy from whole arrays, nam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from runtide.sink.arrived import Arrived
 from runtide.sink.streams import StreamState
 from runtide.v1.records_pb2 import Role
+from runtide.warehouse.dead_letters import Letter
 from runtide.wire.decode import Steps
 
 BLOCK_ROWS = 200_000
@@ -25,6 +27,19 @@ _TIME = pa.timestamp("us", tz="UTC")
 _RECEIVED = pa.timestamp("ms", tz="UTC")
 _HOLES = pa.list_(pa.struct([("1", pa.uint64()), ("2", pa.uint64())]))
 ROLES: dict[int, str] = {Role.ROLE_RANK: "rank", Role.ROLE_CHILD: "child", Role.ROLE_AGENT: "agent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What becomes of a dead letter."""
+
+    letter: Letter
+    fate: str
+    reason: str
+    by: str
+    at_us: int
+    step: int = 1
+    """How many revisions after the letter's last known one."""
 
 
 class _Names:
@@ -166,6 +181,25 @@ def dead_letters(parts: Sequence[Arrived], days: int) -> pa.RecordBatch:
             "host": _coded(part.host for part in owners),
             "attempt": pa.array([part.attempt for part in owners], pa.uint16()),
             "received_at": pa.array([part.received_us // 1000 for part in owners], _RECEIVED),
+        }
+    )
+
+
+def fates(decided: Sequence[Fate]) -> pa.RecordBatch:
+    """Rows of `dead_letter_fates`, each with the revision after the letter's last one."""
+    letters = [fate.letter for fate in decided]
+    revisions = [fate.letter.revision + fate.step for fate in decided]
+    return pa.RecordBatch.from_pydict(
+        {
+            "project": _coded(letter.project for letter in letters),
+            "run_id": pa.array([letter.run_id for letter in letters], pa.string()),
+            "stream": pa.array([letter.stream for letter in letters], pa.string()),
+            "offset": pa.array([letter.offset for letter in letters], pa.uint64()),
+            "revision": pa.array(revisions, pa.uint32()),
+            "fate": _coded(fate.fate for fate in decided),
+            "reason": pa.array([fate.reason for fate in decided], pa.string()),
+            "by": pa.array([fate.by for fate in decided], pa.string()),
+            "at": pa.array([fate.at_us for fate in decided], _TIME),
         }
     )
 

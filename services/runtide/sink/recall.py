@@ -9,7 +9,7 @@ rows of the same streams meanwhile.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +37,23 @@ _BEYOND = """
 SELECT project, run_id, stream, offset, '{table}' AS source, any(length) AS bytes, count() AS found, {of} AS made,
     {step} AS said_step, {time} AS said_time, {kind} AS said_kind, {json} AS said_json
 FROM runtide.{table}
-WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s AND ({beyond})
+WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s AND ({beyond}){also}
 GROUP BY project, run_id, stream, offset
 """
 
+_HELD = """ AND (project, run_id, stream, offset) NOT IN
+(
+    SELECT project, run_id, stream, offset FROM runtide.dead_letter_fates
+    WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s
+    GROUP BY project, run_id, stream, offset
+    HAVING argMax(fate, revision) IN ('taken', 'replayed')
+)"""
+"""A dead letter that is being replayed does not fill its place any more: see `rulings`."""
+
 _TIME = "toInt64(any(toUnixTimestamp64Micro(time)))"
-_PLAIN = {"of": "any(of)", "step": "toInt64(0)", "time": "toInt64(0)", "kind": "''", "json": "''"}
+_PLAIN = {"of": "any(of)", "step": "toInt64(0)", "time": "toInt64(0)", "kind": "''", "json": "''", "also": ""}
 _TABLES: dict[str, dict[str, str]] = {
-    "dead_letters": {**_PLAIN, "of": "1"},
+    "dead_letters": {**_PLAIN, "of": "1", "also": _HELD},
     "points": {**_PLAIN, "step": "any(step)", "time": _TIME},
     "samples": _PLAIN,
     "log_lines": _PLAIN,
@@ -162,3 +171,25 @@ def _rows(client: Client, sql: str, parameters: dict[str, Any]) -> Sequence[Any]
         return client.query(sql, parameters=parameters).result_rows
     except (ClickHouseError, OSError) as error:
         raise classified(error) from error
+
+
+_UNDERSTOOD = {"step": "points", "sample": "samples", "log_line": "log_lines", "figure": "figures"}
+ASKED = 50
+"""Runs that are asked about at most: a few are enough."""
+
+
+def understood(client: Client, kind: str, runs: Set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the runs of which records of a kind are stored; any records for the kind "". Raises StoreError."""
+    told: dict[str, Any] = {"kind": kind}
+    parts = []
+    for number, run in enumerate(sorted(runs)[:ASKED]):
+        told[f"project{number}"], told[f"run{number}"] = run
+        where = f"project = %(project{number})s AND run_id = %(run{number})s"
+        if kind:
+            table = _UNDERSTOOD.get(kind, "events")
+            where += " AND kind = %(kind)s" if table == "events" else ""
+        else:
+            table, where = "ledger", where + " AND records > 0"
+        parts.append(f"(SELECT project, run_id FROM runtide.{table} WHERE {where} LIMIT 1)")  # noqa: S608  own words
+    found = _rows(client, " UNION ALL ".join(parts), told) if parts else ()
+    return {(str(project), str(run_id)) for project, run_id in found}

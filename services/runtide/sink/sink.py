@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from runtide.bus import Consumer, Message
 from runtide.sink.arrived import Arrived, read
 from runtide.sink.columns import rows
+from runtide.sink.flood import RECORDS, Flood, Flooded
 from runtide.sink.store import Counters, Stopped, Store, TakenAway
 from runtide.warehouse.client import Client, connect
 from runtide.warehouse.errors import StoreBusy
@@ -49,6 +50,8 @@ class SinkSettings:
     """Stamped on rows; 0 keeps them for ever."""
     backoff_s: tuple[float, float] = (0.1, 10.0)
     """First and longest wait before a flush is tried again."""
+    flood_records: int = RECORDS
+    """So many refused records may pass before a partition is stopped, if `flood` thinks so; 0 never stops one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.retention_days <= RETENTION_DAYS:
@@ -70,6 +73,14 @@ class _Pending:
         self.arrived.append(part)
         self.rows += rows(part)
         self.bytes += len(message.value)
+
+    def without(self, partition: int) -> _Pending:
+        """The same but for a partition."""
+        found = _Pending()
+        for message in self.messages:
+            if message.partition != partition:
+                found.add(message)
+        return found
 
 
 class Sink:
@@ -96,6 +107,19 @@ class Sink:
         self._epoch = consumer.epoch
         self._began = 0.0
         self._took_s = 0.0
+        self._stopped: dict[int, Flooded] = {}
+        """Partitions of which nothing is stored any more. What they bring is dropped here, and comes again, since it is
+        not committed: when this sink, or whoever gets the partition, begins anew."""
+
+    @property
+    def trouble(self) -> str:
+        """Why a person has to look; empty while all is well."""
+        return "; ".join(str(flood) for _, flood in sorted(self._stopped.items()))
+
+    @property
+    def stopped_partitions(self) -> int:
+        """Partitions that are stopped because all that they bring is refused."""
+        return len(self._stopped)
 
     @property
     def stats(self) -> Counters:
@@ -113,7 +137,12 @@ class Sink:
             return
         settings = self._settings
         self._store = Store(
-            client, self._writer(client), settings.retention_days, settings.backoff_s, stopping=self._stopping
+            client,
+            self._writer(client),
+            settings.retention_days,
+            settings.backoff_s,
+            stopping=self._stopping,
+            flood=Flood(settings.flood_records),
         )
         flushing: asyncio.Task[None] | None = None
         try:
@@ -155,7 +184,8 @@ class Sink:
         if self._consumer.epoch != self._epoch:
             await self._begin_anew(flushing)
         for message in messages:
-            self._pending.add(message)
+            if message.partition not in self._stopped:
+                self._pending.add(message)
 
     async def _begin_anew(self, flushing: asyncio.Task[None] | None) -> None:
         """Partitions came or went: what was gathered comes again to whom it belongs, and others may have stored."""
@@ -163,6 +193,7 @@ class Sink:
             await asyncio.wait([flushing])
         self._epoch = self._consumer.epoch
         self._pending = _Pending()
+        self._stopped.clear()
         assert self._store is not None
         self._store.forget(others=True)
 
@@ -190,14 +221,31 @@ class Sink:
         self._began = time.monotonic()
         return taken
 
+    def _stop_partition(self, flood: Flooded) -> None:
+        """Better late than in the dead letters: everything of the partition waits on the bus."""
+        self._stopped[flood.partition] = flood
+        self._pending = self._pending.without(flood.partition)
+        log.error(
+            "partition stopped: nothing of it is stored until the sink starts again. Where this release or the store "
+            "is at fault, mend it and restart; where the records are, restart with RUNTIDE_SINK_FLOOD_RECORDS=0, and "
+            "they become dead letters. %s",
+            flood,
+        )
+
     async def _flush(self, taken: _Pending) -> None:
         assert self._store is not None
         epoch = self._epoch
-        try:
-            hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.epoch == epoch)
-        except TakenAway:
-            log.info("partitions changed during a flush; what is still ours comes again")
-            return
+        hints: Sequence[Hint] = ()
+        while taken.messages:
+            try:
+                hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.epoch == epoch)
+                break
+            except TakenAway:
+                log.info("partitions changed during a flush; what is still ours comes again")
+                return
+            except Flooded as flood:
+                self._stop_partition(flood)
+                taken = taken.without(flood.partition)
         self._took_s = time.monotonic() - self._began
         await self._consumer.commit(taken.messages)
         if self._on_stored is not None and hints:

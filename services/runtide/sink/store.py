@@ -12,8 +12,8 @@ import logging
 import random
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,9 @@ from clickhouse_connect.driver.client import Client
 
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
-from runtide.sink.recall import recall
+from runtide.sink.flood import Flood, RunKey, counted
+from runtide.sink.recall import recall, understood
+from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
 from runtide.warehouse.writer import Inserts
@@ -71,6 +73,11 @@ class _Plan:
     states: dict[StreamKey, StreamState] = field(default_factory=dict)
     touched: set[StreamKey] = field(default_factory=set)
     duplicates: int = 0
+    judged: Judged = field(default_factory=Judged)
+    """Dead letters that are stored with it."""
+    flood: Flood = field(default_factory=Flood)
+    buried: dict[StreamKey, Counter[str]] = field(default_factory=dict)
+    """Kinds of the records that the store has refused."""
 
 
 class Store:
@@ -83,8 +90,10 @@ class Store:
         days: int = 0,
         backoff_s: tuple[float, float] = (0.1, 10.0),
         stopping: threading.Event | None = None,
+        flood: Flood | None = None,
     ) -> None:
         """`days` is the retention stamped on rows, `backoff_s` the first and the longest wait before a retry."""
+        self._flood = flood or Flood()
         self._others = False
         """Another sink may have been at work on what is ours now."""
         self._is_ours: Callable[[], bool] = _always
@@ -105,8 +114,8 @@ class Store:
         """Store what is new of `arrived` and say what that was.
 
         Blocks until all of it is stored, however long the store is away. `is_ours` is asked before every insert: once
-        it says no, TakenAway is raised. Raises StoreMisconfigured where waiting does not help, and Stopped when told to
-        stop meanwhile.
+        it says no, TakenAway is raised. Raises StoreMisconfigured where waiting does not help, Stopped when told to
+        stop meanwhile, and Flooded where all that a partition brings would become dead letters.
         """
         self._is_ours = is_ours or _always
         wait_s = self._backoff_s[0]
@@ -133,13 +142,50 @@ class Store:
         fresh = self._recall({part.key for part in arrived if part.key not in self._states})
         doubtful = self._doubtful(arrived, fresh)
         self._recall(doubtful)
-        plan = self._plan(arrived)
+        judged = self._judge([part for part in arrived if part.ruling is not None])
+        plan = self._plan([*arrived, *judged.parts])
+        plan.judged = judged
+        for key in {part.key for part in arrived if part.ruling is not None}:
+            if self._states[key].ahead:
+                plan.states.setdefault(key, self._states[key].copy())
+                plan.touched.add(key)
+        plan.flood = self._flood.copy()
+        for part in plan.parts:
+            plan.flood.refused(part, part.said.dead, self._understood)
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
         self._insert_ledger(plan)
+        self._insert_fates(list(judged.last.values()))
         self._remember(plan)
+        for part in plan.parts:
+            plan.flood.stored(part, plan.buried.setdefault(part.key, Counter()))
+        self._flood = plan.flood
         return _hints(plan.parts)
+
+    def _judge(self, rulings: Sequence[Arrived]) -> Judged:
+        """Carry out what people say of dead letters, up to where it becomes an ordinary storing of what is missing."""
+        if not rulings:
+            return Judged()
+        keys = {part.key for part in rulings}
+        self._recall(keys)
+        judged = judge(self._client, rulings, self._states, time.time_ns() // 1000)
+        if judged.fates:
+            self._insert_fates(judged.fates)
+            self._recall(keys)  # a letter that is not replayed after all fills its hole again
+        states = judged.reopen(self._states)
+        if states:
+            self._write("ledger", columns.ledger(states))
+            for state in states:
+                state.revision += 1
+        return judged
+
+    def _insert_fates(self, fates: Sequence[columns.Fate]) -> None:
+        if fates:
+            self._write("dead_letter_fates", columns.fates(fates))
+
+    def _understood(self, kind: str, runs: Set[RunKey]) -> Set[RunKey]:
+        return understood(self._client, kind, runs)
 
     def _recall(self, keys: set[StreamKey]) -> set[StreamKey]:
         if keys:
@@ -203,8 +249,8 @@ class Store:
         try:
             self._write(table, batch)
         except RowsRefused as error:
-            if table == "dead_letters":
-                raise  # nothing of ours can be wrong in there that halving would find
+            if table == "dead_letters":  # nothing of ours can be wrong in there, and without it nothing may pass
+                raise StoreBusy(f"dead letters cannot be kept: {error}", error.clickhouse_code, alarm=True) from error
             self._halve(table, build, block, error, plan)
         self.counters.build_seconds += built - began
         self.counters.insert_seconds += time.perf_counter() - built
@@ -226,13 +272,24 @@ class Store:
     def _bury(self, record: Arrived, table: str, error: RowsRefused, plan: _Plan) -> None:
         offset, length, points = _place(record)
         reason = f"the store refuses it for {table}: {error}"
+        if record.letter and offset == record.start:
+            self._insert_fates([plan.judged.refuse(record, reason)])
+        if record.letter and length == record.end - record.start:  # its bytes are there already
+            return self._count_dead(record.key, points, plan)
         dead = Dead(offset, length, record.bytes_of(offset, length), table, reason)
+        (kind,) = +counted(record.said)
+        plan.buried.setdefault(record.key, Counter())[kind] += 1
+        about = dead._replace(kind=kind, reason=f"the store refuses it for {table}: code {error.clickhouse_code}")
+        plan.flood.refused(replace(record, said=Decoded()), [about], self._understood)
         self._write("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
-        state = plan.states[record.key]
+        log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
+        return self._count_dead(record.key, points, plan)
+
+    def _count_dead(self, key: StreamKey, points: int, plan: _Plan) -> None:
+        state = plan.states[key]
         state.records -= 1
         state.points -= points
         state.dead += 1
-        log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
 
     def _insert_ledger(self, plan: _Plan) -> None:
         states = [plan.states[key] for key in sorted(plan.touched) if not key[2].startswith(UNREADABLE)]
@@ -315,12 +372,13 @@ def _place(record: Arrived) -> tuple[int, int, int]:
 
 
 def _hints(parts: Sequence[Arrived]) -> list[Hint]:
-    """One hint for each stream that has new records."""
+    """One hint for each stream that has new records, and for each dead letter that was replayed."""
     by_stream: dict[StreamKey, list[Arrived]] = {}
+    replayed = [[part] for part in parts if part.letter]  # each by itself: they may lie far from what is new
     for part in parts:
-        if not part.stream.startswith(UNREADABLE):
+        if not part.letter and not part.stream.startswith(UNREADABLE):
             by_stream.setdefault(part.key, []).append(part)
-    return [_hint(same) for same in by_stream.values()]
+    return [_hint(same) for same in [*by_stream.values(), *replayed]]
 
 
 def _hint(parts: list[Arrived]) -> Hint:

@@ -44,6 +44,10 @@ class Extent:
             self.holes.append((self.mark, start))
         self.mark = max(self.mark, end)
 
+    def reopen(self, start: int, end: int) -> None:
+        """Count [start, end), which is stored, as a hole again."""
+        self.holes = sorted([*self.holes, (start, end)])
+
     def copy(self) -> Extent:
         """An independent copy."""
         return Extent(self.mark, list(self.holes))

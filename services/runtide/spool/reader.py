@@ -24,6 +24,9 @@ from runtide.wire.limits import BATCH_BYTES, RECORD_BYTES, SEGMENT_BYTES
 STALE_TAIL_SECONDS = 1.0
 """A record that has been torn for this long is no write under way any more; it may hide sound ones."""
 
+MISSING = "segment is missing"
+"""Damage of which it may be that another reader has shipped it."""
+
 _STEP_TAG = 0x1A
 _KEY_SET_TAG = 0x12
 _FIXED32_TAG = 0x0D
@@ -100,7 +103,7 @@ def scan(body: bytes, limit: int) -> Scan:
         if tag == _STEP_TAG:
             position = _hop_steps(body, position, record, end, limit, found)
             continue
-        if tag == _KEY_SET_TAG and not _learn(body[record:end], found):
+        if tag == _KEY_SET_TAG and not _learn(body, framing.Element(position, record, end), found):
             return found
         found.closed = body.startswith(_CLOSED_TAG, record)
         found.records += 1
@@ -157,9 +160,12 @@ def _step_key_set(record: bytes) -> int:
         return 0  # the sink judges records; 0 is no key set
 
 
-def _learn(record: bytes, found: Scan) -> bool:
+def _learn(body: bytes, element: framing.Element, found: Scan) -> bool:
+    """Learn a key set, unless it is damaged: the gateway finds that, but by then other ranges may carry its names."""
+    if not framing.sound(body, element):
+        return True
     try:
-        key_set = Record.FromString(record).key_set
+        key_set = Record.FromString(body[element.record : element.end]).key_set
     except DecodeError:
         found.reason = "not a record"
         return False
@@ -243,7 +249,11 @@ class SegmentReader:
         if segment is None:
             return self._missing()
         first, path = segment
-        body = _read(path, self.position - first, limit + _FRAME_BYTES)
+        try:
+            body = _read(path, self.position - first, limit + _FRAME_BYTES)
+        except FileNotFoundError:  # all of it was acknowledged, and it is deleted: by this agent, or by another
+            self._segment = None
+            return self._missing() if self._current() is None else self.cut(limit, stop=stop, dead=dead)
         if not body:
             return self._advance(dead)
         room = min(limit, len(body)) if stop is None else min(limit, len(body), stop - self.position)
@@ -317,7 +327,7 @@ class SegmentReader:
     def _missing(self) -> Damage | None:
         """No segment holds the position: the first that follows it, if any, ends the loss."""
         following = min((first for first, _ in segments(self.folder) if first > self.position), default=None)
-        return None if following is None else self._damage(following - self.position, "segment is missing")
+        return None if following is None else self._damage(following - self.position, MISSING)
 
     def _following(self, first: int) -> int | None:
         return min((other for other, _ in segments(self.folder) if other > first), default=None)
@@ -350,7 +360,7 @@ def _single(body: bytes, end: int) -> Scan:
     if body[record] == _STEP_TAG:
         found.used.add(_step_key_set(body[record:end]))
     elif body[record] == _KEY_SET_TAG:
-        _learn(body[record:end], found)
+        _learn(body, framing.Element(0, record, end), found)
     found.closed = body.startswith(_CLOSED_TAG, record)
     return found
 

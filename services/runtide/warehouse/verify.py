@@ -73,6 +73,10 @@ class StreamVerification:
     missing: list[MissingRange] = field(default_factory=list)
     odd: list[OddRecord] = field(default_factory=list)
     dead: int = 0
+    discarded: int = 0
+    """Of the dead letters: those that somebody gave up. The others can be replayed."""
+    discards: list[str] = field(default_factory=list)
+    """Who gave them up, when, and why."""
     gaps: int = 0
     """Declared losses."""
     lost_records: int = 0
@@ -151,8 +155,13 @@ class Verification:
 
     @property
     def dead(self) -> int:
-        """Dead letters."""
+        """Dead letters, those that were discarded among them, but not those that were replayed."""
         return sum(stream.dead for stream in self.streams)
+
+    @property
+    def discarded(self) -> int:
+        """Dead letters that somebody gave up: declared losses."""
+        return sum(stream.discarded for stream in self.streams)
 
 
 def verify_run(client: Client, project: str, run_id: str) -> Verification:
@@ -162,6 +171,7 @@ def verify_run(client: Client, project: str, run_id: str) -> Verification:
     run.read_ledger(streams)
     run.read_declared(streams)
     run.read_stored(streams)
+    run.read_discarded(streams)
     run.look_at_ends(streams)
     ordered = sorted(streams.values(), key=lambda stream: (stream.role == "agent", stream.rank, stream.stream))
     return Verification(project, run_id, ordered)
@@ -180,6 +190,7 @@ _KEYS = {
 _OF_RUN = "project = {project:String} AND run_id = {run_id:String}"
 
 
+_REPLAYED = f"SELECT stream, offset FROM runtide.dead_letter_fates WHERE {_OF_RUN} AND fate = 'replayed'"  # noqa: S608
 _RANGE_GAP = "any(kind) = 'gap' AND JSONHas(any(json), 'length')"
 _CLOSED = "any(kind) = 'stream_closed'"
 
@@ -188,13 +199,15 @@ def _records_sql() -> str:
     """One row for each record of each table, with the bytes that it covers."""
     parts = []
     for table, key in _KEYS.items():
+        but = f"AND (stream, offset) NOT IN ({_REPLAYED})" if table == "dead_letters" else ""
         made = "toUInt16(1)" if table == "dead_letters" else "any(of)"
         parts.append(
             f"SELECT stream, offset, any(length) AS bytes, '{table}' AS source, count() AS found, {made} AS made, "  # noqa: S608
             f"uniqExact({key}) AS apart, "
             f"{'any(step)' if table == 'points' else 'toInt64(0)'} AS said_step, "
             f"{_RANGE_GAP if table == 'events' else '0'} AS gap, {_CLOSED if table == 'events' else '0'} AS last_word "
-            f"FROM runtide.{table} WHERE {_OF_RUN} GROUP BY stream, offset"
+            f"FROM runtide.{table} WHERE {_OF_RUN} {but} "
+            "GROUP BY stream, offset"
         )
     return " UNION ALL ".join(parts)
 
@@ -223,6 +236,21 @@ _LEDGER = f"""
 SELECT stream, rank, host, role, attempt, mark, records, points, holes
 FROM runtide.ledger FINAL
 WHERE {_OF_RUN}
+"""  # noqa: S608  constants
+
+_DISCARDED = f"""
+SELECT stream, by, reason, formatDateTime(max(at), '%F %H:%i UTC', 'UTC'), count(), min(offset), max(offset)
+FROM
+(
+    SELECT stream, offset, argMax(fate, revision) AS fate, argMax(by, revision) AS by,
+        argMax(reason, revision) AS reason, max(dead_letter_fates.at) AS at
+    FROM runtide.dead_letter_fates
+    WHERE {_OF_RUN}
+    GROUP BY stream, offset
+)
+WHERE fate = 'discarded'
+GROUP BY stream, by, reason
+ORDER BY stream, min(offset)
 """  # noqa: S608  constants
 
 _DECLARED = f"""
@@ -273,6 +301,14 @@ class _Run:
             found.stored_records, found.stored_points, found.duplicates, found.dead, found.stored_end = row[1:6]
             found.odd = [self._odd_record(found.stream, *odd) for odd in row[6]]
             found.missing = [self._missing_range(found.stream, *gone) for gone in row[7]]
+
+    def read_discarded(self, streams: dict[str, StreamVerification]) -> None:
+        """Dead letters that were given up."""
+        for stream, by, reason, at, number, first, last in self._rows(_DISCARDED):
+            found = streams.setdefault(stream, StreamVerification(stream))
+            found.discarded += number
+            where = f"at {first}" if number == 1 else f"{number} from {first} to {last}"
+            found.discards.append(f"dead letter {where} discarded by {by} on {at}: {reason}")
 
     def look_at_ends(self, streams: dict[str, StreamVerification]) -> None:
         """What is missing between the last record stored and the end that was declared."""

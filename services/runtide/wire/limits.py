@@ -34,3 +34,6 @@ SEGMENT_BYTES = 16 * MIB
 
 SPOOL_BYTES = 4 * 1024 * MIB
 """Default disk budget of one stream's unacknowledged bytes."""
+
+RULING_LETTERS = 1000
+"""Dead letters that one range may rule on."""

@@ -212,3 +212,18 @@ def test_the_note_of_an_end_is_read_back(tmp_path: Path) -> None:
     assert End.read(tmp_path) is None
     End(7, closed=True, reported=False).write(tmp_path)
     assert End.read(tmp_path) == End(7, closed=True, reported=False)
+
+
+def test_an_agent_takes_note_of_what_another_one_has_shipped(tmp_path: Path) -> None:
+    info = StreamInfo("s", "", "r", 0, 1, "h", 1, 1, 1.0, "")
+    body = [seal(Record(log_line=LogLine(line=text)).SerializeToString()) for text in ("a", "b")]
+    (tmp_path / segment_name(0)).write_bytes(body[0])
+    (tmp_path / segment_name(len(body[0]))).write_bytes(body[1])
+    stream = TailedStream(tmp_path, info)
+    assert stream.reader.unread() > 0
+    (tmp_path / segment_name(0)).unlink()
+    Position(acknowledged=len(body[0])).write(tmp_path)
+    assert stream.take() is None  # no gap: nothing is lost
+    piece = stream.take()
+    assert piece is not None
+    assert (piece.offset, piece.body, stream.position.gap_records) == (len(body[0]), body[1], 0)

@@ -247,6 +247,32 @@ def test_refusals_name_field_value_and_limit(range_: pb.Range, code: str, field:
     assert refusal.limit
 
 
+def ruling(**changes: Any) -> pb.Range:
+    return sound(**{"body": b"", "run_id": "", "ruling": pb.Ruling(offsets=[0, 7], by="ann")} | changes)
+
+
+def test_a_ruling_needs_no_body_and_no_run() -> None:
+    assert check_range(ruling(), LIMITS) == 0
+
+
+@pytest.mark.parametrize(
+    ("range_", "field"),
+    [
+        (ruling(body=STEP), "body, gap"),
+        (ruling(gap=rec.Gap(length=1)), "body, gap"),
+        (ruling(ruling=pb.Ruling(by="ann")), "ruling.offsets"),
+        (ruling(ruling=pb.Ruling(offsets=range(1001))), "ruling.offsets"),
+        (ruling(ruling=pb.Ruling(offsets=[1], discard="x" * 1025)), "ruling.discard"),
+        (ruling(ruling=pb.Ruling(offsets=[1], by="é" * 600)), "ruling.by"),
+        (ruling(stream=""), "stream"),
+    ],
+)
+def test_rulings_that_are_refused(range_: pb.Range, field: str) -> None:
+    found = check_range(range_, LIMITS)
+    assert isinstance(found, pb.Refusal)
+    assert (found.field, bool(found.limit)) == (field, True)
+
+
 def test_the_largest_range_that_is_taken() -> None:
     fits = framing.seal(bytes(LIMITS.record_bytes))
     assert check_range(sound(body=fits * 3), LIMITS) == 3

@@ -189,3 +189,28 @@ def test_scan_stops_at_the_limit() -> None:
     body = step(1) * 10
     found = scan(body, 3 * len(step(1)) + 5)
     assert (found.end, found.records) == (3 * len(step(1)), 3)
+
+
+def test_names_of_a_damaged_key_set_are_never_told(tmp_path: Path) -> None:
+    names, *steps = [key_set(1, "loss", "acc"), step(1), step(2)]
+    spoiled = names.replace(b"loss", b"lnss")
+    (tmp_path / segment_name(0)).write_bytes(spoiled + b"".join(steps))
+    reader = SegmentReader(tmp_path)
+    first = reader.cut(len(spoiled))
+    assert isinstance(first, Cut)  # the gateway finds the damage in it
+    rest = reader.cut()
+    assert isinstance(rest, Cut)
+    assert rest.key_sets == ()
+    again = SegmentReader(tmp_path, len(spoiled)).cut()
+    assert isinstance(again, Cut)
+    assert again.key_sets == ()
+
+
+def test_a_reader_whose_segment_is_shipped_and_deleted_goes_on_in_the_next(tmp_path: Path) -> None:
+    laid = lay(tmp_path, [line("a")], [line("b")], [line("c")])
+    reader = SegmentReader(tmp_path)
+    assert isinstance(reader.cut(), Cut)
+    (tmp_path / segment_name(0)).unlink()
+    found = reader.cut()
+    assert isinstance(found, Cut)
+    assert (found.offset, found.body) == laid[1]
