@@ -18,7 +18,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from runtide.agent.streams import Piece, TailedStream, measure_end
+from runtide.agent.ends import measure_end
+from runtide.agent.streams import Piece, TailedStream
 from runtide.gateway.checks import check_range, end_of
 from runtide.gateway.limits import Limits
 from runtide.sink.streams import Extent
