@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-RAW = ("points", "samples", "log_lines", "figures", "events", "ledger", "dead_letters")
+RAW = ("points", "samples", "log_lines", "figures", "events", "ledger", "dead_letters", "dead_letter_fates")
 """Written by the sink."""
 DERIVED = (
     "coverage",
