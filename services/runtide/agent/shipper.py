@@ -17,6 +17,7 @@ from collections.abc import Callable
 from runtide.agent.gateway import Failure, GatewayClient, Verdict
 from runtide.agent.streams import Piece, TailedStream
 from runtide.v1.ingest_pb2 import PushRequest, Refusal
+from runtide.wire.crash import crash_point
 from runtide.wire.limits import BATCH_BYTES, KIB, PUSH_BYTES, PUSH_RANGES
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,7 @@ class Shipper:
 
     def _answered(self, batch: Batch, acks: list) -> None:  # type: ignore[type-arg]
         now = self._clock()
+        crash_point("agent.acknowledged")
         for (stream, piece), ack in zip(batch, acks, strict=True):
             if ack.HasField("refusal"):
                 stream.refuse(piece, ack.refusal, now)

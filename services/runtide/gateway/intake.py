@@ -18,6 +18,7 @@ from runtide.gateway.limits import Limits, Rates
 from runtide.gateway.metrics import Metrics
 from runtide.gateway.tokens import DEFAULT_PROJECT
 from runtide.v1 import ingest_pb2 as pb
+from runtide.wire.crash import crash_point
 from runtide.wire.errors import BadInput, Busy, RuntideError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,13 @@ class Intake:
         for range_ in request.ranges:
             range_.project = project or range_.project or DEFAULT_PROJECT
         self._admit(request, size)
+        crash_point("gateway.received")
         taken: list[_Taken | pb.Refusal] = []
         for range_ in request.ranges:
             verdict = check_range(range_, self._limits)
             taken.append(_Taken(range_, verdict, await self._begin(range_)) if isinstance(verdict, int) else verdict)
         await self._finish([each.task for each in taken if isinstance(each, _Taken)])
+        crash_point("gateway.published")
         return pb.PushResponse(acks=map(self._ack, request.ranges, taken))
 
     async def drain(self, timeout_s: float) -> int:

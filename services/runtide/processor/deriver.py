@@ -26,6 +26,7 @@ from runtide.processor.runs import RunBook
 from runtide.processor.series import MOST_POINTS, Ledger, Series, several_attempts, versions_of
 from runtide.processor.states import SECOND
 from runtide.processor.store import Store, clock_us
+from runtide.wire.crash import crash_point
 from runtide.wire.hints import Hint
 
 log = logging.getLogger("runtide.processor")
@@ -130,6 +131,7 @@ class Deriver:
         ledger = self._store.ledger({found.run for found in self._pending} | {*self._dirty.runs(), *self._minutes})
         self._note(ledger)
         self._series.derive(ledger)
+        crash_point("processor.derived")
         if self._minutes and now - self._windowed_us >= WINDOWS_US:
             self._derive_windows(ledger)
             self._windowed_us = now
@@ -137,6 +139,7 @@ class Deriver:
         if now - self._covered_us >= COVERAGE_US:
             self._cover()
             self._covered_us = now
+            crash_point("processor.covered")
         return bool(self._dirty)
 
     def settle(self, now_us: int | None = None) -> None:

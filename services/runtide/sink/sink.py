@@ -22,6 +22,7 @@ from runtide.warehouse.client import Client, connect
 from runtide.warehouse.errors import StoreBusy
 from runtide.warehouse.settings import ClickHouseSettings
 from runtide.warehouse.writer import Inserts, Writer
+from runtide.wire.crash import crash_point
 from runtide.wire.errors import BadInput
 from runtide.wire.hints import Hint
 from runtide.wire.limits import MIB
@@ -236,6 +237,7 @@ class Sink:
         assert self._store is not None
         epoch = self._epoch
         hints: Sequence[Hint] = ()
+        crash_point("sink.polled")
         while taken.messages:
             try:
                 hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.epoch == epoch)
@@ -247,6 +249,8 @@ class Sink:
                 self._stop_partition(flood)
                 taken = taken.without(flood.partition)
         self._took_s = time.monotonic() - self._began
+        crash_point("sink.entered")
         await self._consumer.commit(taken.messages)
+        crash_point("sink.committed")
         if self._on_stored is not None and hints:
             self._on_stored(hints)

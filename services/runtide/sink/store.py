@@ -28,6 +28,7 @@ from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
 from runtide.warehouse.writer import Inserts
+from runtide.wire.crash import crash_point
 from runtide.wire.decode import Dead, Decoded
 from runtide.wire.hints import Hint
 
@@ -155,6 +156,8 @@ class Store:
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
+                crash_point("sink.inserted")
+        crash_point("sink.stored")
         self._insert_ledger(plan)
         self._insert_fates(list(judged.last.values()))
         self._remember(plan)

@@ -26,6 +26,8 @@ class Stack:
 
     home: Path
     jobs: list[subprocess.Popen[str]] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)
+    """Variables that everything is started with beside the usual ones."""
 
     def runtide(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command as a person would."""
@@ -57,7 +59,7 @@ class Stack:
         told = {"RUNTIDE_HOME": str(self.home), "RUNTIDE_SILENT": "1", "RUNTIDE_SAMPLE_SECONDS": "1"}
         if (state := Home(self.home).read()) is not None:
             told["RUNTIDE_URL"] = f"grpc://127.0.0.1:{state.ports.gateway}"
-        return clean | told
+        return clean | told | self.told
 
     def job(self, code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start a training job; it is ended with the test at the latest."""

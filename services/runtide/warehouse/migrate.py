@@ -16,6 +16,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtide.warehouse.errors import StoreError, StoreMisconfigured, classified
+from runtide.wire.crash import crash_point
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS runtide.migrations
@@ -85,6 +86,7 @@ def migrate(client: Client, wanted: list[Migration] | None = None) -> list[str]:
     for migration in new:
         for statement in migration.statements():
             _command(client, statement)
+            crash_point("migrate.statement")
         _command(
             client,
             f"INSERT INTO runtide.migrations (name, checksum) SELECT '{migration.name}', '{migration.checksum}'",

@@ -1,0 +1,47 @@
+"""Places at which a test may have a process die, as SIGKILL at just that moment would.
+
+They do nothing unless RUNTIDE_CRASH_POINT names one. The first RUNTIDE_CRASH_AFTER passes of a process are let go by.
+Who dies, once and nobody after it, is settled by who creates the file that RUNTIDE_CRASH_MARK names: so a part that is
+started again goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+POINTS = {
+    "agent.acknowledged": "the gateway has said so, position.json does not yet",
+    "gateway.received": "nothing is published yet",
+    "gateway.published": "the caller has not heard",
+    "sink.polled": "nothing is stored",
+    "sink.inserted": "one table has its rows, others may not",
+    "sink.stored": "all tables have theirs, the ledger does not say so",
+    "sink.entered": "the ledger says so, nothing is committed",
+    "sink.committed": "the processor has not heard",
+    "processor.derived": "rows are replaced, the coverage does not say so",
+    "processor.covered": "it does",
+    "migrate.statement": "in the midst of a migration",
+}
+"""All of them, and how things stand there."""
+
+_POINT = os.environ.get("RUNTIDE_CRASH_POINT", "")
+_passes = int(os.environ.get("RUNTIDE_CRASH_AFTER", "0"))
+
+
+def crash_point(name: str) -> None:
+    """Die here if this point was asked for and nobody has died yet."""
+    if name == _POINT:
+        _pass()
+
+
+def _pass() -> None:
+    global _passes
+    _passes -= 1
+    if _passes >= 0:
+        return
+    try:
+        os.close(os.open(os.environ["RUNTIDE_CRASH_MARK"], os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
