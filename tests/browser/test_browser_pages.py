@@ -227,6 +227,7 @@ def test_every_view_of_a_run_shows_what_is_stored(filled: Stack, driver: Any) ->
     assert ["lr", "0.0003"] in table(driver)
     driver.get(f"{run}&view=Streams")
     shows(driver, "0 lost")
+    until(lambda: table(driver), SOON_S, lambda: text(driver))
     points = filled.client.query("SELECT points FROM runtide.streams WHERE run_id = 'r-done' AND rank = 0").result_rows[
         0
     ][0]

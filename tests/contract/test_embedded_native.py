@@ -19,7 +19,7 @@ from clickhouse_driver.connection import ServerInfo
 from clickhouse_driver.context import Context
 from clickhouse_driver.streams.native import BlockInputStream
 from runtide.embedded import frames
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 
 REVISION = 54460
 """What clickhouse-go asks for, and with it Grafana's data source."""
@@ -77,7 +77,7 @@ def rows(document: bytes, revision: int = REVISION) -> list[tuple[Any, ...]]:
     return [row for block in blocks(document, revision) for row in block.get_rows()]
 
 
-def test_the_handshake_of_clickhouse_go(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_handshake_of_clickhouse_go(embedded_clickhouse: EmbeddedClickHouse) -> None:
     query = "SELECT displayName(), version(), revision(), timezone()"
     ((name, version, revision, zone),) = rows(ask(embedded_clickhouse, query))
     assert name
@@ -88,7 +88,7 @@ def test_the_handshake_of_clickhouse_go(embedded_clickhouse: EmbeddedClickHouse)
 
 @pytest.mark.parametrize("revision", [54405, 54453, 54454, 54460, 54468, 54480, 54491])
 def test_every_revision_is_written_as_its_readers_expect(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     revision: int,
 ) -> None:
     query = "SELECT number AS a, toString(number) AS b FROM numbers(3)"
@@ -130,7 +130,7 @@ def test_every_revision_is_written_as_its_readers_expect(
     ],
 )
 def test_values_of_every_kind(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     expression: str,
     values: list[Any],
 ) -> None:
@@ -162,7 +162,7 @@ def _zoned(value: Any) -> Any:
     ],
 )
 def test_the_next_column_is_found_behind_rarer_types(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     expression: str,
 ) -> None:
     query = f"SELECT {expression} AS value, 'behind it' AS next FROM numbers(300)"
@@ -188,7 +188,7 @@ def test_the_next_column_is_found_behind_rarer_types(
     ],
 )
 def test_a_result_of_many_blocks(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     headers: dict[str, str],
     parameters: dict[str, str],
 ) -> None:
@@ -201,18 +201,18 @@ def test_a_result_of_many_blocks(
 
 @pytest.mark.parametrize("headers", [{}, {"Accept-Encoding": "gzip"}])
 def test_an_empty_result_is_an_empty_document(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     headers: dict[str, str],
 ) -> None:
     assert ask(embedded_clickhouse, "SELECT number FROM numbers(0)", headers=headers) == b""
 
 
 @pytest.mark.parametrize("query", ["DESCRIBE TABLE system.one", "EXISTS TABLE system.one", "SHOW DATABASES"])
-def test_statements_that_are_not_streamed(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:  # noqa: F811
+def test_statements_that_are_not_streamed(embedded_clickhouse: EmbeddedClickHouse, query: str) -> None:
     assert rows(ask(embedded_clickhouse, query))
 
 
-def test_only_native_has_revisions(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_only_native_has_revisions(embedded_clickhouse: EmbeddedClickHouse) -> None:
     assert ask(embedded_clickhouse, "SELECT 1 FORMAT TSV", 99999) == b"1\n"
     assert ask(embedded_clickhouse, "SELECT 1 AS a FORMAT native") == (
         b"\x01\x00\x02\xff\xff\xff\xff\x00\x01\x01\x01a\x05UInt8\x00\x01"
@@ -221,23 +221,23 @@ def test_only_native_has_revisions(embedded_clickhouse: EmbeddedClickHouse) -> N
 
 @pytest.mark.parametrize("revision", [1, 54404, 54492, 99999])
 def test_a_revision_that_cannot_be_written_is_refused(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     revision: int,
 ) -> None:
     assert b"54405 to 54491" in ask(embedded_clickhouse, "SELECT 1", revision, 501)
 
 
-def test_a_revision_that_is_no_number_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_a_revision_that_is_no_number_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:
     ask(embedded_clickhouse, "SELECT 1", status=400, client_protocol_version="new")
 
 
-def test_a_type_without_a_size_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_a_type_without_a_size_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:
     query = "SELECT sumState(number) AS state FROM numbers(3)"
     assert b"AggregateFunction(sum, UInt64)" in ask(embedded_clickhouse, query, status=501)
     assert ask(embedded_clickhouse, query, 0)
 
 
-def test_errors_before_and_in_the_middle(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_errors_before_and_in_the_middle(embedded_clickhouse: EmbeddedClickHouse) -> None:
     assert b"UNKNOWN_TABLE" in ask(embedded_clickhouse, "SELECT * FROM absent", status=404)
     assert b"UNKNOWN_TABLE" in ask(embedded_clickhouse, "SELECT * FROM absent", status=404, compress="1")
     query = "SELECT throwIf(number = 300000, 'thrown late') AS a, randomString(8) AS b FROM numbers(500000)"
@@ -246,7 +246,7 @@ def test_errors_before_and_in_the_middle(embedded_clickhouse: EmbeddedClickHouse
     assert b"thrown late" in told
 
 
-def test_clickhouse_connect_speaks_with_a_revision(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_clickhouse_connect_speaks_with_a_revision(embedded_clickhouse: EmbeddedClickHouse) -> None:
     client = clickhouse_connect.get_client(host=embedded_clickhouse.host, port=embedded_clickhouse.port)
     assert client.protocol_version == 54405
     query = f"SELECT number, toString(number), toLowCardinality('x') FROM numbers({MANY})"

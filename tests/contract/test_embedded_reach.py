@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from runtide.cli.ports import free_port
 from runtide.embedded.sql import SAFE_TABLE_FUNCTIONS
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse, free_port, start_embedded, stop_embedded  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
 
 SECRET = "the-words-nobody-may-read"
 
@@ -70,7 +71,7 @@ def test_what_is_let_through_is_what_is_listed_here() -> None:
     assert set(HARMLESS) == SAFE_TABLE_FUNCTIONS
 
 
-def test_every_other_table_function_is_refused(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:  # noqa: F811
+def test_every_other_table_function_is_refused(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:
     server = embedded_clickhouse
     names = listed(server, "table_functions")
     assert {"file", "url", "s3", "mysql", "executable", "remote", "dictionary", "cluster", "python", "sqlite"} <= set(
@@ -102,7 +103,7 @@ def test_every_other_table_function_is_refused(embedded_clickhouse: EmbeddedClic
     assert sorted(treasure.parent.iterdir()) == [treasure]
 
 
-def test_harmless_table_functions_read_no_file(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:  # noqa: F811
+def test_harmless_table_functions_read_no_file(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:
     formats = listed(embedded_clickhouse, "formats")
     queries = [f"SELECT * FROM {name}('{treasure}')" for name in HARMLESS]
     queries += [f"SELECT * FROM {name}('{treasure.parent}', '{treasure.name}')" for name in HARMLESS]
@@ -111,7 +112,7 @@ def test_harmless_table_functions_read_no_file(embedded_clickhouse: EmbeddedClic
         assert SECRET not in ask(embedded_clickhouse, query)[2], query
 
 
-def test_no_function_reads_a_file(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:  # noqa: F811
+def test_no_function_reads_a_file(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:
     """Every function of the engine is called with the path of a file, alone and with further arguments."""
     server = embedded_clickhouse
     names = [name for name in listed(server, "functions") if name.lower() not in {"sleep", "sleepeachrow"}]
@@ -126,7 +127,7 @@ def test_no_function_reads_a_file(embedded_clickhouse: EmbeddedClickHouse, treas
         list(pool.map(tried, names))
 
 
-def test_the_functions_that_the_engine_could_reach_out_with(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_functions_that_the_engine_could_reach_out_with(embedded_clickhouse: EmbeddedClickHouse) -> None:
     for name in ("addressToLine", "addressToLineWithInlines", "addressToSymbol"):
         query = f"SELECT {name}(toUInt64(1))"
         assert ask(embedded_clickhouse, query)[1] == "446", "introspection functions are off"
@@ -136,7 +137,7 @@ def test_the_functions_that_the_engine_could_reach_out_with(embedded_clickhouse:
             assert ask(embedded_clickhouse, f"SELECT {name}('x')")[1] == "497", name
 
 
-def test_no_engine_makes_a_table_or_database(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:  # noqa: F811
+def test_no_engine_makes_a_table_or_database(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:
     server = embedded_clickhouse
     for engine in listed(server, "table_engines"):
         for kind in ("TABLE", "TEMPORARY TABLE", "OR REPLACE TABLE"):
@@ -174,7 +175,7 @@ WAYS_OUT = [
 
 @pytest.mark.parametrize("way", WAYS_OUT)
 def test_no_name_reaches_outside_the_home(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     treasure: Path,
     way: str,
 ) -> None:
@@ -191,7 +192,7 @@ def test_no_name_reaches_outside_the_home(
     assert sorted(treasure.parent.iterdir()) == [treasure]
 
 
-def test_nobody_learns_which_files_there_are(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:  # noqa: F811
+def test_nobody_learns_which_files_there_are(embedded_clickhouse: EmbeddedClickHouse, treasure: Path) -> None:
     for way in (
         "SELECT * FROM `{0}`",
         "EXISTS TABLE `{0}`",
@@ -219,7 +220,7 @@ def test_the_database_default_is_plain_and_keeps_its_tables(tmp_path: Path) -> N
         assert stop_embedded(server) == 0
 
 
-def test_the_home_has_the_writers_password_and_sql_does_not_show_it(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_home_has_the_writers_password_and_sql_does_not_show_it(embedded_clickhouse: EmbeddedClickHouse) -> None:
     server = embedded_clickhouse
     assert ask(server, f"SELECT file('{server.home}/secret')")[1] == "497"
     for table in listed(server, "tables WHERE database = 'system'"):

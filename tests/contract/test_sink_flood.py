@@ -22,6 +22,7 @@ from runtide.sink.sink import Sink, SinkSettings
 from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
 from runtide.testing.mock_kafka import MockKafka
 from runtide.testing.streams import MadeStream
+from runtide.testing.waiting import until_async
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import RowsRefused
 from runtide.warehouse.migrate import migrate
@@ -63,12 +64,6 @@ def two_runs(name: str) -> list[MadeStream]:
     return [made.open().key_set(1, "loss").steps(1, range(STEPS)).close() for made in runs]
 
 
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not done():  # noqa: ASYNC110  what is waited for has no event
-            await asyncio.sleep(0.02)
-
-
 class Running:
     """A sink that stores while the block goes on."""
 
@@ -108,7 +103,7 @@ def test_on_the_local_bus(server: EmbeddedClickHouse, caplog: pytest.LogCaptureF
         rest = [each.message(each.range(each.edges[50])) for each in made]
         async with Running(bus.consumer, server, NoPoints) as sink:
             waiting = asyncio.ensure_future(publish(bus, rest))
-            await until(lambda: bool(sink.trouble))
+            await until_async(lambda: bool(sink.trouble), DEADLINE_S)
             assert "step records of 2 runs are refused" in sink.trouble
             registry = CollectorRegistry()
             registry.register(SinkCollector(sink))
@@ -153,16 +148,16 @@ def test_on_kafka_the_other_partitions_go_on(server: EmbeddedClickHouse) -> None
         bad, good = keys(2)
         async with Running(KafkaConsumer(settings), server) as sink:
             await send(made, 0, 50, bad)
-            await until(lambda: sink.stats.points >= 2 * 48)
+            await until_async(lambda: sink.stats.points >= 2 * 48, DEADLINE_S)
         async with Running(KafkaConsumer(settings), server, NoPoints) as sink:
             await send(made, 50, None, bad)
-            await until(lambda: sink.stopped_partitions == 1)
+            await until_async(lambda: sink.stopped_partitions == 1, DEADLINE_S)
             before = dead(client, "kafka")
             await send(other, 0, None, good)
-            await until(lambda: sink.stats.records >= 2)
+            await until_async(lambda: sink.stats.records >= 2, DEADLINE_S)
             assert dead(client, "kafka") == before
         async with Running(KafkaConsumer(settings), server) as sink:
-            await until(lambda: stored(client, made) + dead(client, "kafka") == 2 * STEPS)
+            await until_async(lambda: stored(client, made) + dead(client, "kafka") == 2 * STEPS, DEADLINE_S)
         await publisher.close()
 
     with MockKafka() as kafka:
@@ -240,7 +235,7 @@ def test_while_dead_letters_cannot_be_kept_nothing_passes(server: EmbeddedClickH
         bus = LocalBus()
         async with Running(bus.consumer, server, NoLetters) as sink:
             waiting = asyncio.ensure_future(publish(bus, [made.message(made.range())]))
-            await until(lambda: sink._store is not None and sink.stats.retries >= 2)
+            await until_async(lambda: sink._store is not None and sink.stats.retries >= 2, DEADLINE_S)
             assert not waiting.done()
             assert verify_run(client, "p", "unkept").streams == []
             away = False

@@ -18,7 +18,7 @@ from runtide.cli.parts import kafka_settings, store_of
 from runtide.cli.settings import read_settings
 from runtide.cli.store import store_settings
 from runtide.processor.faust_app import create_app
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.pem import Authority, make_authority
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.errors import StoreError
@@ -78,7 +78,7 @@ def tls_in_front(port: int, context: ssl.SSLContext) -> Iterator[int]:
 
 
 def test_clickhouse_over_mutual_tls(
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     ours: Authority,
     others: Authority,
 ) -> None:

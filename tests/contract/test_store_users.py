@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from runtide.cli import main
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.migrate import migrations
 from runtide.warehouse.users import DERIVED, PARTS, RAW, VIEWS, reader_of, script, statements
@@ -29,7 +29,7 @@ def test_projects_are_of_the_users_only(capsys: pytest.CaptureFixture[str]) -> N
     assert "with --users only" in capsys.readouterr().err
 
 
-def test_clickhouse_understands_every_statement(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_clickhouse_understands_every_statement(embedded_clickhouse: EmbeddedClickHouse) -> None:
     client = connect(ClickHouseSettings(embedded_clickhouse.host, embedded_clickhouse.port, database="default"))
     found = [
         each.strip() for each in script(["vision", "o'brien", "a\\\\b; DROP TABLE x"]).split(";\n") if each.strip()

@@ -16,7 +16,7 @@ from runtide.gateway import TokenBook
 from runtide.gateway.tokens import new_token, revoked
 from runtide.processor.rebuild import rebuild
 from runtide.testing import sample_data
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.gateway import serving
 from runtide.warehouse.client import ClickHouseSettings, connect, keep_to
 from runtide.warehouse.migrate import migrate
@@ -62,7 +62,7 @@ def gate() -> Iterator[Gate]:
 
 
 @pytest.fixture
-def app(embedded_clickhouse: EmbeddedClickHouse, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> Iterator[AppTest]:  # noqa: F811
+def app(embedded_clickhouse: EmbeddedClickHouse, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> Iterator[AppTest]:
     server = embedded_clickhouse
     client = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
     migrate(client)
@@ -111,7 +111,7 @@ def test_a_token_opens_its_project_alone(app: AppTest, gate: Gate) -> None:
 @pytest.mark.parametrize("project", ["audio", "o'b\\rien"])
 def test_clickhouse_filters_every_table_and_view(
     app: AppTest,
-    embedded_clickhouse: EmbeddedClickHouse,  # noqa: F811
+    embedded_clickhouse: EmbeddedClickHouse,
     project: str,
 ) -> None:
     client = connect(ClickHouseSettings(embedded_clickhouse.host, embedded_clickhouse.port))

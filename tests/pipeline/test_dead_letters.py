@@ -6,8 +6,9 @@ import asyncio
 import json
 
 import grpc
-from runtide.testing.stack import Stack, until
+from runtide.testing.stack import Stack
 from runtide.testing.streams import MadeStream
+from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.ingest_pb2_grpc import IngestStub
 

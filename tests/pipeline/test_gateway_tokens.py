@@ -23,7 +23,7 @@ from runtide.gateway import Gateway, GatewaySettings, TokenBook
 from runtide.gateway.access import RULES
 from runtide.gateway.tokens import KEY, new_token, revoked
 from runtide.sink.sink import Sink, SinkSettings
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.gateway import Served, bearer, serving
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
@@ -161,7 +161,7 @@ async def within(seconds: float, ask: Any, wanted: grpc.StatusCode) -> None:
 
 
 @pytest.fixture
-def store(embedded_clickhouse: EmbeddedClickHouse) -> ClickHouseSettings:  # noqa: F811
+def store(embedded_clickhouse: EmbeddedClickHouse) -> ClickHouseSettings:
     server = embedded_clickhouse
     settings = ClickHouseSettings(server.host, server.port, "writer", server.password)
     client = connect(settings)

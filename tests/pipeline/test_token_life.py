@@ -14,7 +14,8 @@ import pytest
 from runtide.testing.gateway import bearer
 from runtide.testing.kafka_stack import KafkaStack, home_of
 from runtide.testing.mock_kafka import MockKafka
-from runtide.testing.stack import Stack, until
+from runtide.testing.stack import Stack
+from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.ingest_pb2_grpc import IngestStub
 
