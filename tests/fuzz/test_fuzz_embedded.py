@@ -8,7 +8,7 @@ import socket
 import urllib.parse
 
 import pytest
-from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse  # noqa: F401
+from runtide.testing.embedded import EmbeddedClickHouse
 
 from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
 
@@ -81,7 +81,7 @@ def alive(server: EmbeddedClickHouse) -> bool:
         connection.close()
 
 
-def test_the_embedded_server(embedded_clickhouse: EmbeddedClickHouse) -> None:  # noqa: F811
+def test_the_embedded_server(embedded_clickhouse: EmbeddedClickHouse) -> None:
     server = embedded_clickhouse
     dice, watch = random.Random(SEED), Watch("embedded HTTP", server.process.pid)
     statuses: dict[bytes, int] = {}
