@@ -107,4 +107,4 @@ def test_a_request_that_is_none_is_the_callers_mistake(caplog: pytest.LogCapture
             assert "no Push request" in str(error.value.details())
 
     asyncio.run(ask())
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
