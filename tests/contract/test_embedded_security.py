@@ -256,3 +256,9 @@ def test_hosts_and_origins(
 ) -> None:
     answer = ask(embedded_clickhouse, "SELECT 1", {header: value})
     assert answer[0] == status, answer
+
+
+@pytest.mark.parametrize("odd", ["a\x00b", "a\r\nb", "a\x7fb", "\u00e4"])
+def test_a_query_id_of_odd_characters_breaks_no_header(embedded_clickhouse: EmbeddedClickHouse, odd: str) -> None:
+    assert ask(embedded_clickhouse, "SELECT 1", query_id=odd)[0] == 200
+    assert ask(embedded_clickhouse, "SELECT", query_id=odd)[0] == 400

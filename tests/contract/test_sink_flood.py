@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -19,13 +19,12 @@ from runtide.gateway import Gateway, GatewaySettings
 from runtide.sink.flood import Flooded
 from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink, SinkSettings
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.mock_kafka import MockKafka
 from runtide.testing.streams import MadeStream
 from runtide.testing.waiting import until_async
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import RowsRefused
-from runtide.warehouse.migrate import migrate
 from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Inserts, Writer
 from runtide.wire.errors import Unavailable
@@ -34,12 +33,11 @@ DEADLINE_S = 60
 STEPS = 130
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    found = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    migrate(connect(settings_of(found)))
-    yield found
-    stop_embedded(found)
+@pytest.fixture
+def server(embedded_clickhouse: EmbeddedClickHouse, client: Client) -> EmbeddedClickHouse:
+    """With its tables."""
+    del client
+    return embedded_clickhouse
 
 
 def settings_of(server: EmbeddedClickHouse) -> ClickHouseSettings:

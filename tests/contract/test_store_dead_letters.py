@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
@@ -10,31 +10,16 @@ from runtide.bus import Message
 from runtide.processor.deriver import Deriver
 from runtide.sink.arrived import read
 from runtide.sink.store import Store
-from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_embedded
+from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.streams import NOW_US, MadeStream
 from runtide.v1 import records_pb2 as v1
 from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.dead_letters import Letter, list_letters
 from runtide.warehouse.errors import RowsRefused, StoreBusy
-from runtide.warehouse.migrate import migrate
 from runtide.warehouse.verify import Verification, verify_run
 from runtide.warehouse.writer import Inserts, Writer
 from runtide.wire.hints import Hint
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    found = start_embedded(tmp_path_factory.mktemp("clickhouse"))
-    yield found
-    stop_embedded(found)
-
-
-@pytest.fixture(scope="module")
-def client(server: EmbeddedClickHouse) -> Client:
-    found = connect(ClickHouseSettings(server.host, server.port, "writer", server.password))
-    migrate(found)
-    return found
 
 
 class Breaking:
@@ -286,7 +271,7 @@ def test_the_store_away_in_the_middle_is_waited_for(client: Client) -> None:
     assert_whole(client, made)
 
 
-def test_derived_rows_follow_without_a_hint(client: Client, server: EmbeddedClickHouse) -> None:
+def test_derived_rows_follow_without_a_hint(client: Client, embedded_clickhouse: EmbeddedClickHouse) -> None:
     """As with Kafka, where nobody tells the processor what the sink has stored."""
 
     def summary() -> list[tuple[object, ...]]:
@@ -297,6 +282,7 @@ def test_derived_rows_follow_without_a_hint(client: Client, server: EmbeddedClic
             ).result_rows
         )
 
+    server = embedded_clickhouse
     made = spoiled(client, "derived")
     deriver = Deriver(lambda: connect(ClickHouseSettings(server.host, server.port, "writer", server.password)))
     deriver.settle()

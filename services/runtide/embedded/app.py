@@ -314,7 +314,7 @@ def _query_id() -> str:
 
 def _header(value: str) -> str:
     """A value that a header can carry."""
-    return value.encode("ascii", "replace").decode().replace("\r", "?").replace("\n", "?")
+    return "".join(char if " " <= char <= "~" else "?" for char in value)
 
 
 class _Reply:
