@@ -178,7 +178,7 @@ def test_acknowledged_means_stored(client: Client, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_crc_keeps_wrong_values_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One bit of a stream is turned, 300 times. The gateway looks, and the sink looks again; without both it is seen."""
+    """One bit is turned, 300 times. The gateway looks and the sink looks again; without either it is seen."""
     made = made_stream("crc")
     right = values_of(made, bytes(made.body))
     dice = random.Random(3)
