@@ -153,3 +153,12 @@ def test_every_variable_of_jobs_is_in_the_page_of_settings() -> None:
         for name in re.findall(r'"(RUNTIDE_[A-Z_]+)"', path.read_text())
     }
     assert {name for name in used - inner if f"`{name}`" not in page} == set()
+
+
+def test_the_page_of_reliability_names_tests_that_are_there() -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    rows = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
+    assert rows == sorted(set(rows))
+    untested = {int(number) for number in re.findall(r"\((\d+)\)", page.rpartition("Not tested here yet")[2])}
+    assert set(rows) | untested == set(range(1, 31))
+    assert not set(rows) & untested
