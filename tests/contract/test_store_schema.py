@@ -145,3 +145,13 @@ def test_the_ledger_answers_the_gateway(client: Client) -> None:
     assert ledger.run_facts("p", "asked", "another").attempt == 2
     new = ledger.run_facts("p", "unheard", "launch")
     assert (new.exists, new.state, new.attempt) == (False, "", 1)
+
+
+def test_what_is_stored_ends_at_the_first_hole(client: Client) -> None:
+    made = MadeStream("holed", run_id="holed").open().key_set(1, "loss").steps(1, range(50)).close()
+    edges = made.edges
+    store = Store(client, Writer(client))
+    for start, end in ((0, 10), (20, 30), (40, 50)):
+        store.flush([read(made.message(made.range(edges[start], edges[end])))])
+    (status,) = LedgerReader(client).stream_status("p", ["holed"])
+    assert (status.stored, status.holes) == (edges[10], 2)
