@@ -214,3 +214,20 @@ def test_what_an_insert_failed_to_write_is_written_by_the_next_tick(client: Clie
     assert not story.deriver.idle
     story.deriver.settle()
     assert client.query(f"SELECT count() FROM runtide.{table} WHERE run_id = '{story.run_id}'").result_rows == [(1,)]
+
+
+def test_hidden_buckets_vanish_though_nothing_more_was_stored(client: Client) -> None:
+    story = Story(client, "hidden")
+    first = Stream("p", "hidden", "1" * 32, 0, records=[opened(story.now)])
+    first.records += [Record("step", story.now, at, {"loss": float(at)}) for at in range(200)]
+    second = Stream("p", "hidden", "2" * 32, 0, attempt=2, records=[opened(story.now, launch="l2")])
+    second.records += [Record("step", story.now, at, {"loss": 1.0}) for at in range(64, 70)]
+    story.deriver.tick()  # the first one sweeps
+    hints = story.feed.store_many([(first, 0, 201), (second, 0, 7)])
+    for hint in hints:  # the later attempt is in the ledger before its hint comes
+        story.deriver.add([hint])
+        story.after(2)
+    told = "SELECT count, max, last_step FROM runtide.metric_summary WHERE run_id = 'hidden' AND rank = -1"
+    assert client.query(told).result_rows == [(70, 63.0, 69)]
+    steps = client.query("SELECT max(step), count() FROM runtide.step_stats WHERE run_id = 'hidden'").result_rows
+    assert steps == [(69, 70)]
