@@ -63,11 +63,11 @@ class StreamVerification:
     declared_end: int | None = None
     """First byte that was never written, said by the process or by the agent; None while nobody has said."""
     declared_records: int | None = None
-    """Without its last word itself; None where it had none."""
+    """With its last word, which declares them; None where it had none."""
     declared_points: int | None = None
     stored_end: int = 0
     stored_records: int = 0
-    """Without its last word itself."""
+    """As the ledger counts them: with its last word, without dead letters and gaps."""
     stored_points: int = 0
     duplicates: int = 0
     """Rows beyond the distinct ones."""
@@ -201,7 +201,6 @@ _OF_RUN = "project = {project:String} AND run_id = {run_id:String}"
 
 _REPLAYED = f"SELECT stream, offset FROM runtide.dead_letter_fates WHERE {_OF_RUN} AND fate = 'replayed'"  # noqa: S608
 _RANGE_GAP = "any(kind) = 'gap' AND JSONHas(any(json), 'length')"
-_CLOSED = "any(kind) = 'stream_closed'"
 
 
 def _records_sql() -> str:
@@ -214,7 +213,7 @@ def _records_sql() -> str:
             f"SELECT stream, offset, any(length) AS bytes, '{table}' AS source, count() AS found, {made} AS made, "  # noqa: S608
             f"uniqExact({key}) AS apart, any(received_at) AS received, "
             f"{'any(step)' if table == 'points' else 'toInt64(0)'} AS said_step, "
-            f"{_RANGE_GAP if table == 'events' else '0'} AS gap, {_CLOSED if table == 'events' else '0'} AS last_word "
+            f"{_RANGE_GAP if table == 'events' else '0'} AS gap "
             f"FROM runtide.{table} WHERE {_OF_RUN} {but} "
             "GROUP BY stream, offset"
         )
@@ -224,7 +223,7 @@ def _records_sql() -> str:
 # Where a record begins after the end of all before it, [before, offset) is missing.
 _STORED = """
 SELECT stream,
-    countIf(source != 'dead_letters' AND NOT gap AND NOT last_word), sumIf(found, source = 'points'),
+    countIf(source != 'dead_letters' AND NOT gap), sumIf(found, source = 'points'),
     sum(toInt64(found) - toInt64(apart)), countIf(source = 'dead_letters'), max(offset + bytes),
     arraySort(odd -> odd.2, groupArrayIf({{limit:UInt32}})(
         (source, offset, offset + bytes, found, made, apart, said_step), found != made OR apart != made)),
@@ -314,7 +313,7 @@ class _Run:
             elif kind == "stream_closed":
                 speaker.closed = True
                 speaker.declared_end = max(end, speaker.declared_end or 0)
-                speaker.declared_records = int(said.get("records", 0))
+                speaker.declared_records = int(said.get("records", 0)) + 1
                 speaker.declared_points = int(said.get("points", 0))
             elif ended := said.get("stream"):
                 about = streams.setdefault(ended, StreamVerification(ended))
