@@ -130,7 +130,17 @@ def test_verify_compares_with_what_the_stream_declared(client: Client) -> None:
     made = MadeStream("s", run_id="declared").open().key_set(1, "a").steps(1, range(5))
     made.add(stream_closed=v1.StreamClosed(time_us=NOW_US, records=9, points=5))
     Store(client, Writer(client)).flush([read(made.message(made.range()))])
-    assert verify_run(client, "p", "declared").problems == ["stream s (rank 0): 9 records declared, 7 accounted for"]
+    assert verify_run(client, "p", "declared").problems == ["stream s (rank 0): 10 records declared, 8 accounted for"]
+
+
+def test_verify_counts_records_as_the_ledger_does(client: Client) -> None:
+    stored(client, "counted")
+    told = client.query(
+        "SELECT stream, records FROM runtide.streams WHERE run_id = 'counted' ORDER BY stream"
+    ).result_rows
+    found = verify_run(client, "p", "counted")
+    assert [(each.stream, each.stored_records) for each in found.streams] == told
+    assert found.declared_records == found.stored_records
 
 
 def test_the_ledger_answers_the_gateway(client: Client) -> None:
@@ -145,3 +155,13 @@ def test_the_ledger_answers_the_gateway(client: Client) -> None:
     assert ledger.run_facts("p", "asked", "another").attempt == 2
     new = ledger.run_facts("p", "unheard", "launch")
     assert (new.exists, new.state, new.attempt) == (False, "", 1)
+
+
+def test_what_is_stored_ends_at_the_first_hole(client: Client) -> None:
+    made = MadeStream("holed", run_id="holed").open().key_set(1, "loss").steps(1, range(50)).close()
+    edges = made.edges
+    store = Store(client, Writer(client))
+    for start, end in ((0, 10), (20, 30), (40, 50)):
+        store.flush([read(made.message(made.range(edges[start], edges[end])))])
+    (status,) = LedgerReader(client).stream_status("p", ["holed"])
+    assert (status.stored, status.holes) == (edges[10], 2)

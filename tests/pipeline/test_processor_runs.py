@@ -7,8 +7,10 @@ import math
 import time
 from typing import Any
 
+import pytest
 from runtide.processor.deriver import Deriver
 from runtide.warehouse.client import Client
+from runtide.warehouse.errors import StoreBusy
 
 from tests.pipeline.processor_feed import LENGTH, Feed, Record, Stream, opened
 
@@ -150,3 +152,82 @@ def test_summary_and_configuration(client: Client) -> None:
         2,
     )
     assert row["last_step"] == 1
+
+
+def test_a_configuration_that_cannot_be_said_in_utf8_or_json_is_said_as_near_as_can_be(client: Client) -> None:
+    story = Story(client, "odd")
+    odd = {"path": json.dumps("data-\udcff"), "rate": "1e999", "deep": "[" * 100_000, "list": "[1e999, NaN]"}
+    story.open(0)
+    entries = [{"key": key, "json": value} for key, value in odd.items()]
+    story.say("0" * 32, Record("config_set", story.now, message={"entries": entries}))
+    story.say("0" * 32, Record("summary_set", story.now, message={"entries": entries[:1]}))
+    row = story.after(1)
+    assert json.loads(row["config"]) == {
+        "path": "data-?",
+        "rate": "1e999",
+        "deep": odd["deep"],
+        "list": ["1e999", "NaN"],
+    }
+    assert json.loads(row["summary"]) == {"path": "data-?"}
+
+
+def test_a_run_whose_events_are_odd_costs_the_others_nothing(client: Client) -> None:
+    story = Story(client, "sound", ranks=2)
+    story.open(0)
+    other = Stream("p", "unsound", "c" * 32, 0)
+    other.records = [opened(story.now, name="lost"), Record("config_set", story.now, message={"entries": 5})]
+    tagged = Stream("p", "tagged", "d" * 32, 0, records=[opened(story.now, name="lost", tags=5)])
+    for stream in (other, tagged):
+        story.deriver.add([story.feed.store(stream, 0, len(stream.records))])
+    assert story.after(1)["name"] == "a run"
+    states = client.query(
+        "SELECT run_id, state FROM runtide.runs WHERE run_id IN ('unsound', 'tagged') ORDER BY run_id"
+    )
+    assert states.result_rows == [("tagged", "running"), ("unsound", "running")]
+
+
+class Failing:
+    """A client whose first insert into a table gets no answer."""
+
+    def __init__(self, client: Client, table: str) -> None:
+        self._client, self._table = client, table
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def insert_arrow(self, table: str, *args: Any, **more: Any) -> Any:
+        if table == self._table:
+            self._table = ""
+            raise OSError("no answer")
+        return self._client.insert_arrow(table, *args, **more)
+
+
+@pytest.mark.parametrize("table", ["run_rows", "attempt_rows"])
+def test_what_an_insert_failed_to_write_is_written_by_the_next_tick(client: Client, table: str) -> None:
+    story = Story(client, f"failed-{table}")
+    failing: Any = Failing(client, table)
+    story.deriver = Deriver(lambda: failing, lambda: story.now)
+    story.open(0)
+    story.closed(0)
+    with pytest.raises(StoreBusy):
+        story.deriver.settle()
+    assert not story.deriver.idle
+    story.deriver.settle()
+    assert client.query(f"SELECT count() FROM runtide.{table} WHERE run_id = '{story.run_id}'").result_rows == [(1,)]
+
+
+def test_hidden_buckets_vanish_though_nothing_more_was_stored(client: Client) -> None:
+    story = Story(client, "hidden")
+    first = Stream("p", "hidden", "1" * 32, 0, records=[opened(story.now)])
+    first.records += [Record("step", story.now, at, {"loss": float(at)}) for at in range(200)]
+    second = Stream("p", "hidden", "2" * 32, 0, attempt=2, records=[opened(story.now, launch="l2")])
+    second.records += [Record("step", story.now, at, {"loss": 1.0}) for at in range(64, 70)]
+    story.deriver.tick()  # the first one sweeps
+    hints = story.feed.store_many([(first, 0, 201), (second, 0, 7)])
+    for hint in hints:  # the later attempt is in the ledger before its hint comes
+        story.deriver.add([hint])
+        story.after(2)
+    told = "SELECT count, max, last_step FROM runtide.metric_summary WHERE run_id = 'hidden' AND rank = -1"
+    assert client.query(told).result_rows == [(70, 63.0, 69)]
+    steps = client.query("SELECT max(step), count() FROM runtide.step_stats WHERE run_id = 'hidden'").result_rows
+    assert steps == [(69, 70)]

@@ -196,6 +196,14 @@ def test_every_table_and_every_public_column_has_a_comment(client: Client) -> No
     assert columns == []
 
 
+def test_the_summary_says_what_counts_of_a_step_that_was_logged_again(client: Client) -> None:
+    rows = client.query(
+        "SELECT name FROM system.columns WHERE database = 'runtide' AND table = 'metric_summary'"
+        " AND comment LIKE '%logged more than once%' ORDER BY position"
+    ).result_rows
+    assert [row[0] for row in rows] == ["last", "min", "max", "mean", "count", "non_finite"]
+
+
 def test_raw_tables_keep_their_names(client: Client) -> None:
     rows = client.query("SELECT name FROM system.tables WHERE database = 'runtide'").result_rows
     assert {"points", "samples", "log_lines", "figures", "events", "ledger", "dead_letters"} <= {row[0] for row in rows}

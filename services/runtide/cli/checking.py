@@ -35,6 +35,7 @@ def check(client: Client, key: RunKey) -> dict[str, Any]:
         "open_streams": sum(_is_open(stream) for stream in found.streams),
         **_totals(found),
         "problems": found.problems,
+        "expired": found.expired,
         "streams": [dataclasses.asdict(stream) | {"problems": stream.problems} for stream in found.streams],
     }
 
@@ -58,10 +59,11 @@ def show(found: dict[str, Any]) -> None:
         print(f"{waiting} dead letters can be replayed: runtide dead-letters list {found['run_id']}")
     if found["open_streams"]:
         print(f"{found['open_streams']} streams go on and have declared nothing yet: judged as far as they came")
-    for problem in found["problems"][:SHOWN_PROBLEMS]:
-        print(problem)
-    if (more := len(found["problems"]) - SHOWN_PROBLEMS) > 0:
-        print(f"and {more} more (--json lists all)")
+    for texts in (found["expired"], found["problems"]):
+        for text in texts[:SHOWN_PROBLEMS]:
+            print(text)
+        if (more := len(texts) - SHOWN_PROBLEMS) > 0:
+            print(f"and {more} more (--json lists all)")
     print("clean: everything that was declared is stored, once" if found["clean"] else "NOT clean")
 
 
@@ -83,7 +85,7 @@ def _totals(found: Verification) -> dict[str, int]:
 
 
 def _is_open(stream: StreamVerification) -> bool:
-    return stream.declared_end is None
+    return stream.declared_end is None and not stream.expired
 
 
 def _line(stream: dict[str, Any]) -> dict[str, Any]:

@@ -138,10 +138,15 @@ def verify(
 def rebuild(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or name; all runs without it.")] = None,
     project: options.Project = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also runs whose raw rows have expired: what they said is lost.")
+    ] = False,
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """Make all derived rows again from the raw ones, of one run, one project or everything.
+
+    Runs whose raw rows have expired by retention are left as they are.
 
     Example: runtide rebuild 7c2f
     """
@@ -150,8 +155,11 @@ def rebuild(
 
     with open_store(home, clickhouse, writer=True) as client:
         key = find_run(client, run, project) if run else None
-        done = rebuild_rows(client, key.project if key else project, key.run_id if key else None, _progress)
-    print(f"made the derived rows of {done} runs again")
+        done = rebuild_rows(client, key.project if key else project, key.run_id if key else None, _progress, force)
+    print(f"made the derived rows of {done.made} runs again")
+    if done.kept:
+        names = ", ".join(f"{kept.project}/{kept.run_id}" for kept in done.kept)
+        print(f"left {len(done.kept)} as they are, their raw rows have expired (--force insists): {names}")
 
 
 def _progress(done: int, total: int, name: str) -> None:

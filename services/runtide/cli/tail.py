@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from runtide.cli.store import RunKey, rows
@@ -13,11 +12,16 @@ from runtide.warehouse.client import Client
 from runtide.wire.states import ENDED
 
 _LINES = """
-SELECT received_at, time, rank, console, line, stream, offset FROM runtide.log_lines FINAL
+SELECT toUnixTimestamp64Milli(received_at) AS received_ms, time, rank, line, stream, offset
+FROM runtide.log_lines FINAL
 WHERE project = {project:String} AND run_id = {run:String}
-  AND received_at >= fromUnixTimestamp64Milli({since:Int64}) ORDER BY time, stream, offset LIMIT 10000
+  AND (received_ms, offset) > (
+    transform(toString(stream), {streams:Array(String)}, {received:Array(Int64)}, toInt64(-1)),
+    transform(toString(stream), {streams:Array(String)}, {offsets:Array(UInt64)}, toUInt64(0)))
+ORDER BY received_ms, stream, offset LIMIT {most:UInt32}
 """
-# By the gateway's clock, not the job's: a line of a slow host may come after later ones of others.
+# From where each stream was left: streams become visible in any order, but the ranges of one come one after the other.
+# By the gateway's clock, not the job's: what fills a hole comes later than what lies above it.
 _VALUES = """
 SELECT metric, last, last_step FROM runtide.metric_summary
 WHERE project = {project:String} AND run_id = {run:String} AND rank = -1 ORDER BY metric
@@ -31,25 +35,29 @@ def follow(
     say: Callable[[str], None],
     every_s: float = 0.5,
     pause: Callable[[float], None] = time.sleep,
+    most: int = 10_000,
 ) -> str:
-    """Print what comes until the run has ended and nothing more does; return its state. Blocks."""
+    """Print what comes until the run has ended and nothing more does; return its state. Blocks.
+
+    Lines are asked for `most` at a time, and each such page is printed in the order of the job's clock.
+    """
     told = {"project": key.project, "run": key.run_id}
-    seen: set[tuple[str, int]] = set()
-    since_ms, last_step = 0, None
+    left: dict[str, tuple[int, int]] = {"": (0, 0)}  # of each stream the last line's receipt and offset
+    last_step = None
     while True:
         state = next((str(row["state"]) for row in rows(client, _STATE, **told)), "unknown")
-        news = rows(client, _LINES, since=since_ms, **told)
-        fresh = [row for row in news if (row["stream"], row["offset"]) not in seen]
-        for row in fresh:
+        received, offsets = map(list, zip(*left.values(), strict=True))
+        page = rows(client, _LINES, streams=list(left), received=received, offsets=offsets, most=most, **told)
+        left.update({row["stream"]: (row["received_ms"], row["offset"]) for row in page})
+        for row in sorted(page, key=lambda row: row["time"]):
             say(line_of(row))
-        if news:
-            since_ms = max(_milliseconds(row["received_at"]) for row in news)
-            seen |= {(row["stream"], row["offset"]) for row in fresh}
+        if len(page) == most:
+            continue
         values = rows(client, _VALUES, **told)
         step = max((int(row["last_step"]) for row in values), default=None)
         if step is not None and step != last_step:
             say(values_of(values, step))
-        if state in ENDED and not fresh and step == last_step:
+        if state in ENDED and not page and step == last_step:
             return state
         last_step = step
         pause(every_s)
@@ -64,7 +72,3 @@ def values_of(values: list[dict[str, Any]], step: int) -> str:
     """The metrics that have the newest step, in one line."""
     current = [f"{row['metric']}={cell(float(row['last']))}" for row in values if row["last_step"] == step]
     return f"step {step}  {'  '.join(current)}"
-
-
-def _milliseconds(when: datetime) -> int:
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -177,10 +177,10 @@ class Deriver:
                 self._revisions[key] = revision
             else:
                 suspects[key] = cursor
-        self._suspects = suspects
         for run, streams in forgotten.items():
             self._pending.extend(self._look_up(run, streams))
             self._book.reread(run)
+        self._suspects = suspects
         if forgotten:
             log.info(
                 "sweep found streams not covered runs=%d streams=%d", len(forgotten), sum(map(len, forgotten.values()))
@@ -286,8 +286,8 @@ class Deriver:
         multiple = [run for run in by_run if several_attempts(ledger[run])]
         for run, attempts in self._book.read_events(multiple).items():
             if self._bounds.new_resume(run, attempts):
-                self._bounds.remake(run, attempts)
                 self._mark_all(run)
+                self._bounds.remake(run, attempts)
             logged = [
                 Logged(found.hint.attempt, metric, span[0], found.swept is not None)
                 for found in by_run[run]

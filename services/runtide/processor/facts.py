@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from runtide.processor.coverage import Stored
 from runtide.processor.dirty import Run
-from runtide.processor.states import Finding, LastWord, RunFacts, StreamFacts, Verdict, run_state
+from runtide.processor.states import Finding, LastWord, RunFacts, StreamFacts, Verdict
 
 KINDS = ("stream_opened", "stream_closed", "stream_ended", "config_set", "summary_set")
 """Kinds of events that the row of a run is made of, besides heartbeats."""
@@ -134,11 +134,21 @@ def _entries(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A JSON value; NaN and Infinity, which JSON lacks, become strings, and so does what is no JSON."""
+    """A JSON value; numbers that JSON lacks, NaN, Infinity, 1e999, become strings, and so does what is no JSON."""
     try:
-        return json.loads(text, parse_constant=str)
-    except ValueError:
+        return json.loads(text, parse_constant=str, parse_float=_number)
+    except (ValueError, RecursionError):
         return text
+
+
+def _number(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _said_again(values: Mapping[str, Any]) -> str:
+    """A JSON object. Half of a character (a lone surrogate), which JSON can say and UTF-8 cannot, becomes a ?."""
+    return json.dumps(values, ensure_ascii=False, allow_nan=False).encode(errors="replace").decode()
 
 
 def attempts(said: Said) -> list[Attempt]:
@@ -191,11 +201,6 @@ def run_facts(
     return RunFacts(streams, heard)
 
 
-def judged(facts: RunFacts, now_us: int) -> Verdict:
-    """The state of a run now."""
-    return run_state(facts, now_us)
-
-
 def run_row(
     run: Run, said: Said, facts: RunFacts, verdict: Verdict, lasts: Sequence[Last], last_step: int | None
 ) -> dict[str, Any]:
@@ -227,11 +232,11 @@ def run_row(
         "finished_at": verdict.finished_us,
         "heartbeat_at": max(heard) if heard else facts.heard_us,
         "exit_code": verdict.exit_code,
-        "config": json.dumps(said.config, ensure_ascii=False, allow_nan=False),
+        "config": _said_again(said.config),
         "tags": list(first("tags", [])),
         "notes": first("notes"),
         "git_commit": first("git_commit"),
-        "summary": json.dumps(summary, ensure_ascii=False, allow_nan=False),
+        "summary": _said_again(summary),
         "last_step": last_step,
     }
 

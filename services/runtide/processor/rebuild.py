@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from clickhouse_connect.driver.client import Client
 
 from runtide.processor import sql
 from runtide.processor.deriver import Deriver
 from runtide.processor.dirty import Run
+from runtide.warehouse.verify import verify_run
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of runs done, of all, and the name of the next one."""
 
 
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild did."""
+
+    made: int = 0
+    """Runs that were derived anew."""
+    kept: list[Run] = field(default_factory=list)
+    """Runs left as they are: raw rows have expired, and what was derived of them cannot be made again."""
+
+
 def rebuild(
-    client: Client, project: str | None = None, run_id: str | None = None, progress: Progress | None = None
-) -> int:
-    """Derive all runs anew, or those of a project, or one; returns how many.
+    client: Client,
+    project: str | None = None,
+    run_id: str | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Rebuilt:
+    """Derive all runs anew, or those of a project, or one; with `force` also those whose raw rows have expired.
 
     May run beside the services: both replace rows whole, and the version decides. Raises StoreError.
     """
-    runs = [Run(*row) for row in client.query(sql.known_runs(project, run_id)).result_rows]
+    runs = client.query(sql.known_runs(project, run_id)).result_rows
     deriver = Deriver(lambda: client)
-    for done, run in enumerate(runs):
+    done = Rebuilt()
+    for place, (*names, can_expire) in enumerate(runs):
+        run = Run(*names)
         if progress is not None:
-            progress(done, len(runs), f"{run.project}/{run.run_id}")
+            progress(place, len(runs), f"{run.project}/{run.run_id}")
+        if can_expire and not force and verify_run(client, *run).expired:
+            done.kept.append(run)
+            continue
         deriver.rebuild(run)
+        done.made += 1
     if progress is not None:
         progress(len(runs), len(runs), "")
-    return len(runs)
+    return done

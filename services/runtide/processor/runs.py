@@ -1,13 +1,15 @@
 """The rows of runs and attempts: which runs are watched, what is known of them, when their rows are written.
 
 Promises a row within about a second of what changes it, heartbeats alone every few seconds, and a state that changes by
-silence alone within a second of its time. Facts are read from the store; what is kept in memory only saves reading.
+silence alone within a second of its time. Facts are read from the store; what is kept in memory only saves reading, and
+changes when what it says is stored. A run whose events are odd costs the others nothing: its row says less.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,13 +26,14 @@ from runtide.processor.facts import (
     Said,
     attempts,
     fold,
-    judged,
     run_facts,
     run_row,
 )
-from runtide.processor.states import SECOND, RunFacts
+from runtide.processor.states import SECOND, RunFacts, run_state
 from runtide.processor.store import Store
 from runtide.wire.states import ENDED
+
+log = logging.getLogger("runtide.processor")
 
 ROW_US = SECOND
 """Least time between two rows of a run."""
@@ -166,15 +169,13 @@ class RunBook:
         for values in self._store.rows(sql.events(runs, KINDS)):
             event = Event(*values)
             found[Run(event.project, event.run_id)].append(event)
-        changed: list[tuple[Run, Attempt]] = []
-        for run, events in found.items():
+        read = {run: _folded(run, events) for run, events in found.items()}
+        self._write_attempts(
+            [(run, each) for run, (_, known) in read.items() for each in known if each not in self._runs[run].attempts]
+        )
+        for run, (said, known) in read.items():
             watched = self._runs[run]
-            watched.said = fold(events)
-            watched.unread = False
-            known = attempts(watched.said)
-            changed.extend((run, attempt) for attempt in known if attempt not in watched.attempts)
-            watched.attempts = known
-        self._write_attempts(changed)
+            watched.said, watched.attempts, watched.unread = said, known, False
 
     def _write_attempts(self, changed: Sequence[tuple[Run, Attempt]]) -> None:
         if not changed:
@@ -199,22 +200,22 @@ class RunBook:
         ledger = {**known, **self._store.ledger([run for run in runs if run not in known])}
         self._hear(runs)
         lasts = self._lasts(runs)
-        rows = []
+        rows: list[tuple[Watched, dict[str, Any]]] = []
+        tables: list[pa.Table] = []
         for run in runs:
             watched = self._runs[run]
-            watched.stale = False
             if not ledger.get(run):
                 continue
             _note_steps(watched, ledger[run])
             watched.facts = run_facts(watched.said, ledger[run], watched.heartbeats, watched.stepped)
-            verdict = judged(watched.facts, now_us)
-            metrics, last_step = lasts.get(run, ([], None))
-            row_now = run_row(run, watched.said, watched.facts, verdict, metrics, last_step)
-            if _worth_writing(watched, row_now, now_us):
-                rows.append((watched, row_now))
-        if rows:
-            table = pa.Table.from_pylist([{**row, "version": now_us} for _, row in rows], schema=_ROW_SCHEMA)
-            self._store.insert("run_rows", table)
+            made = _made(run, watched, lasts.get(run, ([], None)), now_us)
+            if made is not None and _worth_writing(watched, made[0], now_us):
+                rows.append((watched, made[0]))
+                tables.append(made[1])
+        if tables:
+            self._store.insert("run_rows", pa.concat_tables(tables).combine_chunks())
+        for run in runs:
+            self._runs[run].stale = False
         for watched, row_now in rows:
             watched.row, watched.written_us = row_now, now_us
 
@@ -245,6 +246,29 @@ class RunBook:
                 del self._runs[run]
 
 
+def _folded(run: Run, events: Sequence[Event]) -> tuple[Said, list[Attempt]]:
+    """What the events of a run say; nothing where they cannot be read."""
+    try:
+        said = fold(events)
+        return said, attempts(said)
+    except Exception:
+        log.exception("events not understood, run shown without them project=%s run=%s", *run)
+        return Said(), []
+
+
+def _made(
+    run: Run, watched: Watched, last: tuple[Sequence[Last], int | None], now_us: int
+) -> tuple[dict[str, Any], pa.Table] | None:
+    """The row of a run, also as the store takes it; where that fails, one that says less, or none."""
+    for said in (watched.said, replace(watched.said, config={}, summary={}), Said()):
+        try:
+            row = run_row(run, said, watched.facts, run_state(watched.facts, now_us), *last)
+            return row, pa.Table.from_pylist([{**row, "version": now_us}], schema=_ROW_SCHEMA)
+        except Exception:
+            log.exception("row of a run not made, made with less project=%s run=%s", *run)
+    return None
+
+
 def _note_steps(watched: Watched, ledger: Sequence[LedgerRow]) -> None:
     """See in the number of points when steps came; by the process's own clock only where that was not seen."""
     for stream in ledger:
@@ -257,7 +281,7 @@ def _note_steps(watched: Watched, ledger: Sequence[LedgerRow]) -> None:
 
 def _differs(watched: Watched, now_us: int) -> bool:
     """Say whether the time alone has changed the state."""
-    return bool(watched.row) and str(judged(watched.facts, now_us).state) != watched.row["state"]
+    return bool(watched.row) and str(run_state(watched.facts, now_us).state) != watched.row["state"]
 
 
 def _worth_writing(watched: Watched, row: dict[str, Any], now_us: int) -> bool:

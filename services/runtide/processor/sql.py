@@ -154,15 +154,21 @@ _RANKS = 2**31
 
 def effective(works: Sequence[Work], width: int | None, bounded: bool) -> str:
     """Query of the points that count: of a repeated step the later value, none that a later attempt hides."""
+    return f"""SELECT {_Keys.of(works).key()} AS k, step, value, time, isFinite(value) AS ok
+        FROM ({_shown(works, width, bounded)})
+        ORDER BY k, step, attempt DESC, stream DESC, offset DESC LIMIT 1 BY k, step"""
+
+
+def _shown(works: Sequence[Work], width: int | None, bounded: bool) -> str:
+    """Query of the points that no later attempt hides."""
     columns = "project, run_id, metric, step, rank, value, time, attempt, stream, offset"
     source = f"SELECT {columns} FROM runtide.points WHERE {points_in(works, width)}"
-    if bounded:
-        source = f"""SELECT {columns} FROM ({source}) AS p
-            LEFT JOIN (SELECT project, run_id, metric, attempt, hidden_from, 1 AS bound
-                       FROM runtide.attempt_bounds FINAL WHERE {of_runs(_runs(works))}) AS b
-            USING (project, run_id, metric, attempt) WHERE bound = 0 OR step < hidden_from"""
-    return f"""SELECT {_Keys.of(works).key()} AS k, step, value, time, isFinite(value) AS ok FROM ({source})
-        ORDER BY k, step, attempt DESC, stream DESC, offset DESC LIMIT 1 BY k, step"""
+    if not bounded:
+        return source
+    return f"""SELECT {columns} FROM ({source}) AS p
+        LEFT JOIN (SELECT project, run_id, metric, attempt, hidden_from, 1 AS bound
+                   FROM runtide.attempt_bounds FINAL WHERE {of_runs(_runs(works))}) AS b
+        USING (project, run_id, metric, attempt) WHERE bound = 0 OR step < hidden_from"""
 
 
 def _runs(works: Sequence[Work]) -> list[Run]:
@@ -179,13 +185,16 @@ def base_tier(works: Sequence[Work], versions: Versions, bounded: bool) -> str:
 
 
 def vanished_base(works: Sequence[Work], versions: Versions) -> str:
-    """Rows of the lowest tier that `base_tier` did not renew, because no point counts there any more."""
-    version = version_of(versions, _runs(works))
+    """Rows of the lowest tier in which no point counts any more, so that `base_tier` says nothing of them.
+
+    Told by key: the version may be that of the rows themselves, as bounds change while nothing more is stored. Of rows
+    with one version the one that was inserted last counts.
+    """
     return f"""INSERT INTO runtide.series_tiers {_TIER_COLUMNS}
-        SELECT project, run_id, metric, {BASE}, rank, bucket, {_NOTHING}, {version} AS v
-        FROM runtide.series_tiers WHERE {_buckets_in(works, BASE, BASE)}
-        GROUP BY project, run_id, metric, rank, bucket
-        HAVING max(version) < v"""
+        SELECT project, run_id, metric, {BASE}, rank, bucket, {_NOTHING}, {version_of(versions, _runs(works))}
+        FROM runtide.series_tiers FINAL WHERE ({_buckets_in(works, BASE, BASE)}) AND count + non_finite > 0
+            AND (project, run_id, metric, rank, bucket) NOT IN
+                (SELECT project, run_id, metric, rank, bitShiftRight(step, 6) FROM ({_shown(works, BASE, True)}))"""
 
 
 def upper_tier(works: Sequence[Work], versions: Versions, width: int) -> str:
@@ -221,17 +230,17 @@ def step_stats(works: Sequence[Work], versions: Versions, bounded: bool) -> str:
 
 
 def vanished_step_stats(works: Sequence[Work], versions: Versions) -> str:
-    """Rows of step_stats_shards that `step_stats` did not renew."""
-    version = version_of(versions, _runs(works))
+    """Rows of step_stats_shards in which no point counts any more, told by key as above."""
     condition = " OR ".join(
         f"({_series(work)} AND {_between('step', work.span)} AND shard IN ({', '.join(map(str, work.shards))}))"
         for work in works
     )
     return f"""INSERT INTO runtide.step_stats_shards {_SHARD_COLUMNS}
-        SELECT project, run_id, metric, step, shard, 0, 0, 0, 0, nan, 0, nan, 0, {version} AS v
-        FROM runtide.step_stats_shards WHERE {condition}
-        GROUP BY project, run_id, metric, step, shard
-        HAVING max(version) < v"""
+        SELECT project, run_id, metric, step, shard, 0, 0, 0, 0, nan, 0, nan, 0, {version_of(versions, _runs(works))}
+        FROM runtide.step_stats_shards FINAL WHERE ({condition}) AND ranks + non_finite > 0
+            AND (project, run_id, metric, step, shard) NOT IN
+                (SELECT project, run_id, metric, step, intDiv(rank, {SHARD_RANKS})
+                 FROM ({_shown(works, None, True)}))"""
 
 
 def sample_windows(minutes: Mapping[Run, Span], versions: Versions) -> str:
@@ -365,14 +374,15 @@ def unended(ended: Iterable[str]) -> str:
 
 
 def known_runs(project: str | None, run_id: str | None) -> str:
-    """All runs, or those of a project, or those with an id."""
+    """All runs, or those of a project, or those with an id, and whether raw rows of them may expire."""
     conditions = ["1"]
     if project is not None:
         conditions.append(f"project = {text(project)}")
     if run_id is not None:
         conditions.append(f"run_id = {text(run_id)}")
     where = " AND ".join(conditions)
-    return f"SELECT DISTINCT project, run_id FROM runtide.ledger WHERE {where} ORDER BY project, run_id"
+    return f"""SELECT project, run_id, max(days) > 0 FROM runtide.ledger FINAL
+        WHERE {where} GROUP BY project, run_id ORDER BY project, run_id"""
 
 
 def events(runs: Iterable[Run], kinds: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ its agent found it ended. Nothing is remembered, so a run goes back to running b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from runtide.wire.states import ENDED, SILENT_SECONDS, STALLED_SECONDS, RunState
 
@@ -196,8 +196,3 @@ def _ended(fates: list[_Fate]) -> Verdict:
 
 def _told(fate: _Fate, fates: list[_Fate]) -> str:
     return fate.reason if len(fates) == 1 else f"rank {fate.facts.rank} {fate.reason}"
-
-
-def with_heartbeat(facts: StreamFacts, heard_us: int) -> StreamFacts:
-    """The same stream, named by a heartbeat that came at `heard_us`."""
-    return facts if heard_us <= facts.heard_us else replace(facts, heard_us=heard_us)

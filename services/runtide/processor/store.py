@@ -33,7 +33,7 @@ def clock_us() -> int:
 
 
 class Store:
-    """One client, opened at first use and again after `reset`."""
+    """One client, opened at first use."""
 
     def __init__(self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us) -> None:
         self._factory = client_factory
@@ -70,12 +70,6 @@ class Store:
             self._open().insert_arrow(table, rows, database="runtide", settings=_SETTINGS)
         except (ClickHouseError, OSError) as error:
             raise classified(error) from error
-
-    def reset(self) -> None:
-        """Drop the client, so that the next use opens a new one."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
     def _open(self) -> Client:
         if self._client is None:

@@ -204,8 +204,11 @@ def fates(decided: Sequence[Fate]) -> pa.RecordBatch:
     )
 
 
-def ledger(states: Sequence[StreamState]) -> pa.RecordBatch:
-    """Rows of `ledger`, each with the revision after the one that its state was read from."""
+def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
+    """Rows of `ledger`, each with the revision after the one that its state was read from.
+
+    `days` is said of the raw rows; these are kept.
+    """
     return pa.RecordBatch.from_pydict(
         {
             "project": _coded(state.project for state in states),
@@ -227,6 +230,7 @@ def ledger(states: Sequence[StreamState]) -> pa.RecordBatch:
             "last_step_at": pa.array([state.last_step_at for state in states], _TIME),
             "received_at": pa.array([state.received_us // 1000 for state in states], _RECEIVED),
             "revision": pa.array([state.revision + 1 for state in states], pa.uint64()),
+            "days": pa.array([days] * len(states), pa.uint16()),
         }
     )
 

@@ -178,7 +178,7 @@ class Store:
             self._recall(keys)  # a letter that is not replayed after all fills its hole again
         states = judged.reopen(self._states)
         if states:
-            self._write("ledger", columns.ledger(states))
+            self._write("ledger", columns.ledger(states, self._days))
             for state in states:
                 state.revision += 1
         return judged
@@ -298,7 +298,7 @@ class Store:
         states = [plan.states[key] for key in sorted(plan.touched) if not key[2].startswith(UNREADABLE)]
         if not states:
             return
-        self._write("ledger", columns.ledger(states))
+        self._write("ledger", columns.ledger(states, self._days))
         for state in states:
             state.revision += 1
             state.ahead = False

@@ -18,14 +18,9 @@ class StoredStream:
 
     stream: str
     stored: int
-    """Everything below is stored, but for the holes."""
+    """Everything below is stored: the ledger's mark, or the first of its holes."""
     holes: int
-    """Ranges below it that are not."""
-
-    @property
-    def contiguous(self) -> bool:
-        """Nothing is missing below `stored`."""
-        return self.holes == 0
+    """Ranges below the ledger's mark that are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +45,25 @@ class LedgerReader:
         if not streams:
             return []
         rows = self._query(
-            "SELECT stream, mark, length(holes) FROM runtide.ledger FINAL "
+            "SELECT stream, if(empty(holes), mark, holes[1].1), length(holes) FROM runtide.ledger FINAL "
             "WHERE project = %(project)s AND stream IN %(streams)s",
             {"project": project, "streams": list(streams)},
         )
-        return [StoredStream(str(stream), int(mark), int(holes)) for stream, mark, holes in rows]
+        return [StoredStream(str(stream), int(stored), int(holes)) for stream, stored, holes in rows]
 
     def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
         """What is known of a run. Raises StoreError.
 
         Read from the streams' first records rather than from derived rows, which may lag behind by a second: two
-        processes of one launch must find the same attempt.
+        processes of one launch must find the same attempt. The ledger keeps attempts whose records have expired.
         """
         told = {"project": project, "run_id": run_id}
         attempts = self._query(
             "SELECT attempt, JSONExtractString(json, 'launch_id') AS launch FROM runtide.events "
             "WHERE project = %(project)s AND run_id = %(run_id)s AND kind = 'stream_opened' "
-            "AND JSONExtractString(json, 'role') != 'ROLE_AGENT' GROUP BY attempt, launch",
+            "AND JSONExtractString(json, 'role') != 'ROLE_AGENT' GROUP BY attempt, launch "
+            "UNION ALL SELECT attempt, '' FROM runtide.ledger FINAL WHERE project = %(project)s "
+            "AND run_id = %(run_id)s AND role IN ('rank', 'child') AND opened_at IS NOT NULL GROUP BY attempt",
             told,
         )
         states = self._query("SELECT state FROM runtide.runs WHERE project = %(project)s AND run_id = %(run_id)s", told)

@@ -2,6 +2,7 @@
 
 Each record says its offset and its length, so the records of a stream, dead letters and declared gaps among them, must
 lie end to end from 0 to the stream's end; each row says how many rows its record makes. What does not fit is named.
+What retention has deleted is told apart from what is missing: the ledger, which is kept, says that it was stored.
 The counting is done by ClickHouse; only what is wrong comes back.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
@@ -18,7 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtide.warehouse.errors import classified
 
 LISTED = 1000
-"""At most this many faults of a kind are listed for a run; all are counted."""
+"""At most this many faults of a kind are listed for a stream, and counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,17 @@ class StreamVerification:
     declared_end: int | None = None
     """First byte that was never written, said by the process or by the agent; None while nobody has said."""
     declared_records: int | None = None
-    """Without its last word itself; None where it had none."""
+    """With its last word, which declares them; None where it had none."""
     declared_points: int | None = None
     stored_end: int = 0
     stored_records: int = 0
-    """Without its last word itself."""
+    """As the ledger counts them: with its last word, without dead letters and gaps."""
     stored_points: int = 0
     duplicates: int = 0
     """Rows beyond the distinct ones."""
     missing: list[MissingRange] = field(default_factory=list)
+    expired: list[MissingRange] = field(default_factory=list)
+    """Stored once, and deleted by retention since."""
     odd: list[OddRecord] = field(default_factory=list)
     dead: int = 0
     discarded: int = 0
@@ -149,6 +152,11 @@ class Verification:
         return sum(len(stream.missing) + sum(odd.distinct < odd.of for odd in stream.odd) for stream in self.streams)
 
     @property
+    def expired(self) -> list[str]:
+        """What retention has deleted, one sentence each."""
+        return [f"{stream.name}: {text}" for stream in self.streams for text in _expired(stream)]
+
+    @property
     def gaps(self) -> int:
         """Declared losses."""
         return sum(stream.gaps for stream in self.streams)
@@ -186,13 +194,13 @@ _KEYS = {
     "dead_letters": "offset",
 }
 """What tells the rows of one record apart."""
+_DAY_S = 86_400
 
 _OF_RUN = "project = {project:String} AND run_id = {run_id:String}"
 
 
 _REPLAYED = f"SELECT stream, offset FROM runtide.dead_letter_fates WHERE {_OF_RUN} AND fate = 'replayed'"  # noqa: S608
 _RANGE_GAP = "any(kind) = 'gap' AND JSONHas(any(json), 'length')"
-_CLOSED = "any(kind) = 'stream_closed'"
 
 
 def _records_sql() -> str:
@@ -203,9 +211,9 @@ def _records_sql() -> str:
         made = "toUInt16(1)" if table == "dead_letters" else "any(of)"
         parts.append(
             f"SELECT stream, offset, any(length) AS bytes, '{table}' AS source, count() AS found, {made} AS made, "  # noqa: S608
-            f"uniqExact({key}) AS apart, "
+            f"uniqExact({key}) AS apart, any(received_at) AS received, "
             f"{'any(step)' if table == 'points' else 'toInt64(0)'} AS said_step, "
-            f"{_RANGE_GAP if table == 'events' else '0'} AS gap, {_CLOSED if table == 'events' else '0'} AS last_word "
+            f"{_RANGE_GAP if table == 'events' else '0'} AS gap "
             f"FROM runtide.{table} WHERE {_OF_RUN} {but} "
             "GROUP BY stream, offset"
         )
@@ -215,25 +223,26 @@ def _records_sql() -> str:
 # Where a record begins after the end of all before it, [before, offset) is missing.
 _STORED = """
 SELECT stream,
-    countIf(source != 'dead_letters' AND NOT gap AND NOT last_word), sumIf(found, source = 'points'),
+    countIf(source != 'dead_letters' AND NOT gap), sumIf(found, source = 'points'),
     sum(toInt64(found) - toInt64(apart)), countIf(source = 'dead_letters'), max(offset + bytes),
     arraySort(odd -> odd.2, groupArrayIf({{limit:UInt32}})(
         (source, offset, offset + bytes, found, made, apart, said_step), found != made OR apart != made)),
-    arraySort(groupArrayIf({{limit:UInt32}})((before, offset, before_step, step), before < offset))
+    arraySort(groupArrayIf({{limit:UInt32}})((before, offset, before_step, step, before_received), before < offset))
 FROM
 (
     SELECT *, if(source = 'points', said_step, NULL) AS step,
-        max(offset + bytes) OVER (PARTITION BY stream ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-            AS before,
-        anyLast(step) OVER (PARTITION BY stream ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-            AS before_step
+        max(offset + bytes) OVER earlier AS before,
+        anyLast(step) OVER earlier AS before_step,
+        toUnixTimestamp(anyLast(received) OVER earlier) AS before_received
     FROM ({records})
+    WINDOW earlier AS (PARTITION BY stream ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
 GROUP BY stream
 """
 
 _LEDGER = f"""
-SELECT stream, rank, host, role, attempt, mark, records, points, holes
+SELECT stream, rank, host, role, attempt, mark, records, points, holes,
+    days, toUnixTimestamp(ifNull(opened_at, received_at)), toUnixTimestamp(received_at), toUnixTimestamp(now())
 FROM runtide.ledger FINAL
 WHERE {_OF_RUN}
 """  # noqa: S608  constants
@@ -262,19 +271,35 @@ LIMIT 1 BY stream, offset
 """  # noqa: S608  constants
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the ledger says of a stream's bytes. Times are seconds."""
+
+    mark: int = 0
+    holes: tuple[tuple[int, int], ...] = ()
+    days: int = 0
+    opened_s: int = 0
+    received_s: int = 0
+    now_s: int = 0
+
+    def expired(self, end: int, received_s: int) -> bool:
+        """Say whether bytes up to `end`, received at that time or later, may have been deleted by retention."""
+        return 0 < self.days <= self.now_s // _DAY_S - received_s // _DAY_S and end <= self.mark
+
+
 class _Run:
     """Asks of one run."""
 
     def __init__(self, client: Client, project: str, run_id: str) -> None:
         self._client = client
         self._told = {"project": project, "run_id": run_id}
-        self._holes: dict[str, list[tuple[int, int]]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def read_ledger(self, streams: dict[str, StreamVerification]) -> None:
-        for stream, rank, host, role, attempt, mark, records, points, holes in self._rows(_LEDGER):
+        for stream, rank, host, role, attempt, mark, records, points, holes, *times in self._rows(_LEDGER):
             found = StreamVerification(stream, rank, host, role, attempt)
             found.ledger_mark, found.ledger_records, found.ledger_points = mark, records, points
-            self._holes[stream] = [(start, end) for start, end in holes]
+            self._kept[stream] = _Kept(mark, tuple((start, end) for start, end in holes), *times)
             streams[stream] = found
 
     def read_declared(self, streams: dict[str, StreamVerification]) -> None:
@@ -288,7 +313,7 @@ class _Run:
             elif kind == "stream_closed":
                 speaker.closed = True
                 speaker.declared_end = max(end, speaker.declared_end or 0)
-                speaker.declared_records = int(said.get("records", 0))
+                speaker.declared_records = int(said.get("records", 0)) + 1
                 speaker.declared_points = int(said.get("points", 0))
             elif ended := said.get("stream"):
                 about = streams.setdefault(ended, StreamVerification(ended))
@@ -300,7 +325,8 @@ class _Run:
             found = streams.setdefault(row[0], StreamVerification(row[0]))
             found.stored_records, found.stored_points, found.duplicates, found.dead, found.stored_end = row[1:6]
             found.odd = [self._odd_record(found.stream, *odd) for odd in row[6]]
-            found.missing = [self._missing_range(found.stream, *gone) for gone in row[7]]
+            for start, end, after_step, before_step, received_s in row[7]:
+                self._note(found, MissingRange(start, end, after_step, before_step), received_s)
 
     def read_discarded(self, streams: dict[str, StreamVerification]) -> None:
         """Dead letters that were given up."""
@@ -311,16 +337,25 @@ class _Run:
             found.discards.append(f"dead letter {where} discarded by {by} on {at}: {reason}")
 
     def look_at_ends(self, streams: dict[str, StreamVerification]) -> None:
-        """What is missing between the last record stored and the end that was declared."""
+        """What is missing between the last record stored and the end that was declared, or that the ledger knows."""
         for found in streams.values():
-            if found.declared_end is not None and found.stored_end < found.declared_end:
-                found.missing.append(MissingRange(found.stored_end, found.declared_end))
+            kept, end = self._kept.get(found.stream, _Kept()), found.stored_end
+            if end < kept.mark and kept.expired(kept.mark, kept.received_s):
+                self._note(found, MissingRange(end, kept.mark), kept.received_s)
+                end = kept.mark
+            if found.declared_end is not None and end < found.declared_end:
+                found.missing.append(MissingRange(end, found.declared_end))
 
-    def _missing_range(
-        self, stream: str, start: int, end: int, after_step: int | None, before_step: int | None
-    ) -> MissingRange:
-        hole = any(low <= start and end <= high for low, high in self._holes.get(stream, ()))
-        return MissingRange(start, end, after_step, before_step, hole)
+    def _note(self, found: StreamVerification, gone: MissingRange, received_s: int) -> None:
+        """Note a range that no table holds, and whether it has expired; what came before it came at `received_s`."""
+        kept = self._kept.get(found.stream, _Kept())
+        holes = [(max(low, gone.start), min(high, gone.end)) for low, high in kept.holes]
+        holes = [(low, high) for low, high in holes if low < high]
+        if kept.expired(gone.end, received_s or kept.opened_s) and holes != [(gone.start, gone.end)]:
+            found.expired.append(gone)
+            found.missing.extend(replace(gone, start=low, end=high, is_hole=True) for low, high in holes)
+        else:
+            found.missing.append(replace(gone, is_hole=holes == [(gone.start, gone.end)]))
 
     def _odd_record(
         self, stream: str, table: str, start: int, end: int, found: int, of: int, distinct: int, step: int
@@ -357,17 +392,26 @@ class _Run:
 
 
 def _missing(found: StreamVerification) -> list[str]:
-    texts = []
-    for gone in found.missing:
-        text = f"bytes [{gone.start}, {gone.end}) are in no table"
-        if gone.after_step is not None and gone.before_step is not None:
-            text += f", between step {gone.after_step} and step {gone.before_step} in points"
-        elif gone.after_step is not None:
-            text += f", after step {gone.after_step} in points"
-        elif gone.before_step is not None:
-            text += f", before step {gone.before_step} in points"
-        texts.append(text + (" (a hole in the ledger: they have not come)" if gone.is_hole else ""))
-    return texts
+    hole = " (a hole in the ledger: they have not come)"
+    return [f"{_range(gone)} are in no table{_steps(gone)}{hole if gone.is_hole else ''}" for gone in found.missing]
+
+
+def _expired(found: StreamVerification) -> list[str]:
+    return [f"{_range(gone)} have expired{_steps(gone)}" for gone in found.expired]
+
+
+def _range(gone: MissingRange) -> str:
+    return f"bytes [{gone.start}, {gone.end})"
+
+
+def _steps(gone: MissingRange) -> str:
+    if gone.after_step is not None and gone.before_step is not None:
+        return f", between step {gone.after_step} and step {gone.before_step} in points"
+    if gone.after_step is not None:
+        return f", after step {gone.after_step} in points"
+    if gone.before_step is not None:
+        return f", before step {gone.before_step} in points"
+    return ""
 
 
 def _odd(found: StreamVerification) -> list[str]:
@@ -386,15 +430,16 @@ def _odd(found: StreamVerification) -> list[str]:
 
 def _counts(found: StreamVerification) -> list[str]:
     texts = []
+    gone = bool(found.missing or found.expired)
     if found.declared_records is not None:
         accounted = found.stored_records + found.dead + found.lost_records
-        if accounted != found.declared_records and not found.missing:
+        if accounted != found.declared_records and not gone:
             texts.append(f"{found.declared_records} records declared, {accounted} accounted for")
         points = found.stored_points
-        if points != found.declared_points and not (found.missing or found.odd or found.dead or found.lost_records):
+        if points != found.declared_points and not (gone or found.odd or found.dead or found.lost_records):
             texts.append(f"{found.declared_points} points declared, {points} stored")
     if found.ledger_mark is None:
         texts.append("has rows but no row in the ledger")
-    elif found.ledger_mark != found.stored_end and not found.missing:
+    elif found.ledger_mark != found.stored_end and not gone:
         texts.append(f"the ledger's mark is {found.ledger_mark}, but the tables end at {found.stored_end}")
     return texts

@@ -9,10 +9,10 @@ import pytest
 from runtide.processor.deriver import Deriver
 from runtide.processor.loop import ProcessorLoop
 from runtide.warehouse.client import Client
-from runtide.warehouse.errors import StoreBusy, StoreError, StoreMisconfigured
+from runtide.warehouse.errors import StoreBusy, StoreMisconfigured
 
 
-def refusing(answers: Sequence[StoreError], told: Callable[[], None]) -> Callable[[], Client]:
+def refusing(answers: Sequence[Exception], told: Callable[[], None]) -> Callable[[], Client]:
     """A client factory that says these errors one after the other, the last for ever."""
     left = list(answers)
 
@@ -23,7 +23,8 @@ def refusing(answers: Sequence[StoreError], told: Callable[[], None]) -> Callabl
     return connect
 
 
-def test_a_busy_store_is_waited_out() -> None:
+@pytest.mark.parametrize("trouble", [StoreBusy("away"), RuntimeError("a fault of ours")], ids=["busy", "fault"])
+def test_trouble_is_waited_out(trouble: Exception) -> None:
     async def scene() -> int:
         calls = 0
         done = asyncio.Event()
@@ -35,7 +36,7 @@ def test_a_busy_store_is_waited_out() -> None:
             if calls == 3:
                 loop.call_soon_threadsafe(done.set)
 
-        processor = ProcessorLoop(Deriver(refusing([StoreBusy("away")], count)), tick_s=0.001)
+        processor = ProcessorLoop(Deriver(refusing([trouble], count)), tick_s=0.001)
         task = asyncio.create_task(processor.run())
         await asyncio.wait_for(done.wait(), 10)
         processor.stop()
