@@ -9,7 +9,7 @@ from __future__ import annotations
 import streamlit as st
 from parts import gate, look
 
-st.set_page_config(page_title="runtide", page_icon="🌊", layout="wide")
+st.set_page_config(page_icon="🌊", layout="wide")
 look.style()
 gate.enter()
 st.navigation(

@@ -15,6 +15,15 @@ def get(name: str, default: str = "") -> str:
     return str(st.query_params.get(name, default))
 
 
+def whole(name: str, least: int = -(2**63), most: int = 2**63 - 1) -> int | None:
+    """A query parameter that holds a whole number; None where it holds none, or one out of bounds."""
+    try:
+        found = int(get(name))
+    except ValueError:
+        return None
+    return found if least <= found <= most else None
+
+
 def words(name: str) -> list[str]:
     """A query parameter that holds several values."""
     return [word for word in get(name).split(",") if word]

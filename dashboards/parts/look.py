@@ -126,14 +126,18 @@ def away(where: ClickHouseSettings, error: Exception, seen_at: float | None) -> 
     st.caption(f"{type(error).__name__}: {said[:300]}")
 
 
+def refused(said: str) -> None:
+    """Say that the store answers, but not this question, and why."""
+    st.error(f"**ClickHouse does not answer this question.** {said}", icon=":material/error:")
+
+
 def lesson() -> None:
     """How to log a first run, with the right address."""
     url = os.environ.get("RUNTIDE_PUBLIC_URL", "grpc://127.0.0.1:7171")
     st.markdown("#### No runs yet")
     st.markdown("Run this anywhere that reaches this machine; the page shows it within a second.")
     st.code(
-        f"""# pip install runtide
-import math, random, time
+        f"""import math, random, time
 import runtide
 
 run = runtide.init(project="tour", name="first", config={{"lr": 3e-4}}, url="{url}")

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import streamlit as st
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtide.warehouse.client import ClickHouseSettings, Client, connect, keep_to
-from runtide.warehouse.errors import StoreError
+from runtide.warehouse.errors import StoreBusy, StoreError, classified, plain
 
 from parts import address, gate, look
 
@@ -72,12 +72,18 @@ def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bo
             seen = Seen(ask(_client(gate.enter())), time.time(), question)
             st.session_state[slot] = seen
         except (ClickHouseError, StoreError, OSError) as error:
-            _client.clear()
+            meant = error if isinstance(error, StoreError) else classified(error)
+            away = isinstance(meant, StoreBusy) and meant.clickhouse_code == 0
+            if away:
+                _client.clear()
             seen = st.session_state.get(slot)
             if seen is not None and seen.question != question:
                 seen = None
             with banner.container():
-                look.away(settings(), error, None if seen is None else seen.at)
+                if away:
+                    look.away(settings(), error, None if seen is None else seen.at)
+                else:
+                    look.refused(plain(str(meant)))
         moving = True
         if seen is not None:
             moving = draw(seen.answer)

@@ -51,7 +51,7 @@ def ask_charts(client: Client, row: queries.RunRow) -> Charts:
         row.project,
         row.run_id,
         shown,
-        queries.Window(_number("from"), _number("to"), _BUCKETS),
+        queries.Window(address.whole("from"), address.whole("to"), _BUCKETS),
         per_rank=lines,
         ranks=range(_LINES) if lines else (),
         with_time=address.get("x", "Step") == "Time",
@@ -59,13 +59,6 @@ def ask_charts(client: Client, row: queries.RunRow) -> Charts:
     frame = table.to_pandas() if table.num_rows else pd.DataFrame()
     frames = {str(name): part for name, part in frame.groupby("metric", sort=False)} if len(frame) else {}
     return Charts(matching, shown, frames, lines)
-
-
-def _number(name: str) -> int | None:
-    try:
-        return int(address.get(name))
-    except ValueError:
-        return None
 
 
 def charts(row: queries.RunRow, content: Charts, found: list[queries.StreamRow]) -> None:
@@ -181,13 +174,13 @@ def _unit(name: str) -> str:
 
 def ask_logs(client: Client, row: queries.RunRow) -> list[queries.LogRow]:
     """The last lines that match."""
-    rank = address.get("rank")
+    rank = address.whole("rank", -(2**31), 2**31 - 1)
     return queries.log_tail(
         client,
         row.project,
         row.run_id,
         text=address.get("log"),
-        ranks=[int(rank)] if rank.lstrip("-").isdigit() else (),
+        ranks=() if rank is None else [rank],
         consoles=[address.get("console")] if address.get("console") in {"stdout", "stderr"} else (),
         limit=300,
     )

@@ -38,7 +38,7 @@ class _Answer:
 def _ask(client: Client) -> _Answer:
     project, run_id = _which(client)
     if not run_id:
-        return _Answer(None)
+        return _Answer(None, content=next(iter(queries.runs(client, queries.Selection(), 1)), None))
     row = queries.run(client, project, run_id)
     if row is None:
         return _Answer(None)
@@ -67,7 +67,7 @@ def _which(client: Client) -> tuple[str, str]:
 
 def _draw(answer: _Answer) -> bool:
     if answer.run is None:
-        return _nothing()
+        return _nothing(answer.content)
     _header(answer.run, answer.streams)
     view = address.choice("View", "view", list(_VIEWS), "Charts")
     if view == answer.view:
@@ -75,7 +75,7 @@ def _draw(answer: _Answer) -> bool:
     return answer.run.state not in ENDED
 
 
-def _nothing() -> bool:
+def _nothing(newest: queries.RunRow | None) -> bool:
     if address.get("run"):
         st.info(
             f"Nothing is known yet of a run `{address.get('run')}`"
@@ -85,7 +85,10 @@ def _nothing() -> bool:
         )
     else:
         st.info("The address names no run. Open one on the page Runs.", icon=":material/table_rows:")
-        look.lesson()
+        if newest is None:
+            look.lesson()
+        else:
+            st.html("The newest is " + look.link_to_run(newest.project, newest.run_id, newest.name or newest.run_id))
     return True
 
 

@@ -44,8 +44,7 @@ def _ask(client: Client) -> _Answer:
 
 
 def _offset() -> int:
-    page = address.get("page", "1")
-    return (int(page) - 1) * _PAGE if page.isdigit() and int(page) > 0 else 0
+    return ((address.whole("page", 1, 10**9) or 1) - 1) * _PAGE
 
 
 def _draw(answer: _Answer) -> bool:
@@ -71,7 +70,7 @@ def _row(row: queries.RunRow, answer: _Answer, many: bool) -> list[str]:
     values = answer.values.get((row.project, row.run_id), {})
     name = look.link_to_run(row.project, row.run_id, row.name or row.run_id)
     if row.name:
-        name += f' <span class="rt-id">{escape(row.run_id[:12])}</span>'
+        name += f' <span class="rt-id">{escape(row.run_id[:32])}</span>'
     cells = [look.state_chip(row.state, row.reason), name, *([escape(row.project)] if many else [])]
     cells += [escape(row.experiment), say.count(row.last_step)]
     cells += [say.number(values.get(metric)) for metric in answer.metrics]

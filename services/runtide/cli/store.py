@@ -7,7 +7,6 @@ serves the home; otherwise the default address.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from runtide.cli.home import Home
 from runtide.cli.settings import Settings, read_settings
 from runtide.embedded.secret import read_or_create_secret
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
-from runtide.warehouse.errors import StoreBusy
+from runtide.warehouse.errors import StoreBusy, plain
 from runtide.wire.errors import BadInput, RuntideError, Unavailable
 
 
@@ -103,20 +102,6 @@ def _check_up(folder: Path) -> None:
             f"nothing runs in {folder}: start it with `runtide up --home {folder}`, or say where ClickHouse is with "
             "--clickhouse HOST:PORT"
         )
-
-
-_SAID = re.compile(r"Code: (?P<code>\d+)\. DB::Exception: (?P<text>.*?)\s*\((?P<name>[A-Z_]+)\) \(version", re.DOTALL)
-_MOST_TEXT = 400
-
-
-def plain(text: str) -> str:
-    """ClickHouse's message without what the client library and the protocol have put around it."""
-    found = _SAID.search(text)
-    if found is None:
-        return text.strip()
-    said = re.sub(r"\s*\n? FORMAT Native\b", "", found["text"]).strip()
-    short = said if len(said) <= _MOST_TEXT else said[:_MOST_TEXT] + "..."
-    return f"ClickHouse says: {short} (code {found['code']}, {found['name']})"
 
 
 _FIND = """

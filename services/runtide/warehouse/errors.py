@@ -86,3 +86,17 @@ def _is_transport(error: Exception) -> bool:
     from clickhouse_connect.driver.exceptions import DataError
 
     return not isinstance(error, DataError)
+
+
+_SAID = re.compile(r"Code: (?P<code>\d+)\. DB::Exception: (?P<text>.*?)\s*\((?P<name>[A-Z_]+)\) \(version", re.DOTALL)
+_MOST_TEXT = 400
+
+
+def plain(text: str) -> str:
+    """ClickHouse's message without what the client library and the protocol have put around it."""
+    found = _SAID.search(text)
+    if found is None:
+        return text.strip()
+    said = re.sub(r"\s*\n? FORMAT Native\b", "", found["text"]).strip()
+    short = said if len(said) <= _MOST_TEXT else said[:_MOST_TEXT] + "..."
+    return f"ClickHouse says: {short} (code {found['code']}, {found['name']})"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from runtide.cli.checking import check
-from runtide.cli.store import RunKey, UnknownRun, find_run, known_runs, open_store, plain
+from runtide.cli.store import RunKey, UnknownRun, find_run, known_runs, open_store
 from runtide.cli.tables import print_table
 from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
+from runtide.warehouse.errors import plain
 from runtide.warehouse.migrate import migrate
 from runtide.wire.errors import Unavailable
 
