@@ -136,6 +136,24 @@ def test_sync_serves_the_folders_of_other_hosts_too(tmp_path: Path, gateway: Scr
     assert gateway.said_by_agents("stream_ended") == []  # nothing is known here of that host's processes
 
 
+def test_sync_leaves_the_stream_of_a_job_elsewhere_that_is_only_quiet(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+    host_folder(tmp_path).rename(other := tmp_path / "other-host-0")
+    job.writer.folder = other / job.info.stream
+    for count in (20, 30):
+        job.log(count)
+        for file in job.writer.folder.iterdir():
+            os.utime(file, (1e9, 1e9))  # as if nothing had been logged for long
+        sync(tmp_path)
+        assert gateway.records(job.info.stream) == job.elements
+    job.close()
+    written = job.elements
+    sync(tmp_path)
+    assert gateway.records(job.info.stream) == written
+    assert not job.writer.folder.exists()
+
+
 def test_sync_beside_an_agent_looks_on(tmp_path: Path, gateway: Scripted) -> None:
     with living() as process, agent(tmp_path):
         job = write_stream(tmp_path, process, "")

@@ -1,7 +1,8 @@
 """How processes end: notices it, says it once to the run, and deletes what has ended and arrived.
 
 Promises: the end of a process is noticed within a second; how it ended is said once and noted on disk; nothing is
-deleted that is not wholly acknowledged. Of a stream of another host or boot only silence is known, and nothing is said.
+deleted that is not wholly acknowledged. Of a stream of another host or boot nothing is said, and it is deleted only when
+its last word has arrived or its own agent has told its end: silence does not mean that nobody writes there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -32,8 +32,6 @@ PARENT_LOOKS = 20
 """How often a dead process's parent is asked how it ended before that stays unknown."""
 CLOSED_GRACE_S = 2.0
 """How long a process may go on after its stream's last word before its end is no longer waited for."""
-FOREIGN_QUIET_S = 60.0
-"""A stream of another host or boot whose files rest this long has nobody writing it."""
 
 
 class Ends:
@@ -78,7 +76,7 @@ class Ends:
     def _lives(self, stream: TailedStream, known: dict[tuple[int, float], bool]) -> bool:
         info = stream.info
         if stream.foreign:
-            return not stream.closed and time.time() - stream.written_at() < FOREIGN_QUIET_S
+            return not (stream.closed or stream.reported)
         if info.role == ROLE_AGENT and info.pid == os.getpid():
             return self._voice.says(info.stream)
         process = (info.pid, info.started)

@@ -143,11 +143,6 @@ class TailedStream:
         settled = not self.in_flight and self.acknowledged == self.reader.position
         return settled and (self.exhausted or self.reader.unread() == 0)
 
-    def written_at(self) -> float:
-        """When the stream was last written, by the system's clock; 0 where it has no segment. Raises OSError."""
-        found = segments(self.folder)
-        return found[-1][1].stat().st_mtime if found else 0.0
-
     @property
     def acknowledged(self) -> int:
         """Everything below is safe."""
