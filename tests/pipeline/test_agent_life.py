@@ -7,19 +7,22 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from runtide.agent.parent import main as run_main
 from runtide.agent.sync import Progress, Synced, sync
 from runtide.agent.sync import main as sync_main
 from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
 from runtide.testing.waiting import until
+from runtide.v1 import ingest_pb2 as pb
 from runtide.wire.errors import Unavailable
 
-from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, write_stream
+from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, take, write_stream
 
 
 @pytest.fixture
@@ -52,6 +55,22 @@ def test_a_killed_process_is_noticed_within_two_seconds(tmp_path: Path, gateway:
     assert ends(gateway) == [
         {"stream": job.info.stream, "offset": job.writer.offset, "closed": False, "code": None, "signal": ""}
     ]
+
+
+def test_the_end_is_told_though_all_was_still_on_its_way_when_it_was_noticed(tmp_path: Path) -> None:
+    def slowly(request: pb.PushRequest, context: grpc.ServicerContext) -> pb.PushResponse:
+        time.sleep(0.8)
+        return take(request, context)
+
+    with serving(Scripted(always=slowly)) as gateway, living() as process:
+        job = write_stream(tmp_path / "aside", process, gateway.url)
+        job.log(10)
+        job.end()
+        with agent(tmp_path, RUNTIDE_AGENT_LINGER_S="2") as served:
+            until(lambda: reachable(tmp_path))
+            job.writer.folder.rename(host_folder(tmp_path) / job.info.stream)
+            assert served.wait(15) == 0
+        assert [each["offset"] for each in ends(gateway)] == [job.writer.offset]
 
 
 def test_a_torn_tail_is_cut_and_not_part_of_the_end(tmp_path: Path, gateway: Scripted) -> None:

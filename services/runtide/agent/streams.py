@@ -135,7 +135,7 @@ class TailedStream:
     @property
     def silent(self) -> bool:
         """Nothing has ever been said in it."""
-        return self.acknowledged == 0 and self.reader.unread() == 0
+        return self.reader.position == 0 and self.reader.unread() == 0
 
     @property
     def at_rest(self) -> bool:
