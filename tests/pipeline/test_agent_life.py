@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from runtide.agent.sync import main as sync_main
 from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
 from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
-from runtide.wire.errors import Unavailable
 
 from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, take, write_stream
 
@@ -184,12 +185,132 @@ def test_sync_beside_an_agent_looks_on(tmp_path: Path, gateway: Scripted) -> Non
         assert gateway.records(job.info.stream) == job.elements
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_sync_ends_though_a_job_goes_on_logging(tmp_path: Path, gateway: Scripted, beside: bool) -> None:
+    with living() as process, agent(tmp_path) if beside else nullcontext():
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(10)
+        over = threading.Event()
+
+        def go_on() -> None:
+            while not over.wait(0.001):
+                job.log(3)
+
+        logging = threading.Thread(target=go_on)
+        logging.start()
+        if beside:
+            until(lambda: reachable(tmp_path))
+        code = "import sys; from runtide.agent.sync import main; sys.exit(main(sys.argv[1:]))"
+        syncing = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+        try:
+            assert syncing.wait(15) == 0
+        finally:
+            over.set()
+            logging.join()
+            syncing.kill()
+            syncing.wait()
+
+
+def test_an_address_that_is_away_holds_up_no_other_stream(
+    tmp_path: Path, gateway: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with living() as process:
+        away = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        job = write_stream(tmp_path, process, gateway.url, 1)
+        job.close()
+        away.log(5)
+        written = job.elements
+    done = sync(tmp_path, give_up_s=1.0)
+    assert gateway.records(job.info.stream) == written
+    assert (done.streams, [stream for stream, _ in done.waiting]) == (1, [away.info.stream])
+    assert sync_main([str(tmp_path), "--discard", away.info.stream]) == 0
+    assert not away.writer.folder.exists()
+    assert sync_main([str(tmp_path), "--discard", away.info.stream]) == 2
+    assert "there is none of this name" in capsys.readouterr().err
+
+
+def test_a_stream_whose_process_goes_on_is_not_given_up(tmp_path: Path) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        assert sync_main([str(tmp_path), "--discard", job.info.stream]) == 2
+        assert job.writer.folder.exists()
+
+
+def test_the_agent_forgets_a_stream_that_was_given_up(tmp_path: Path) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        until(lambda: Position.read(job.writer.folder).error)
+        job.end()
+        until(lambda: len(list(host_folder(tmp_path).glob("*/stream.json"))) == 2)  # the agent's own word of the end
+        time.sleep(1)
+        for path in list(host_folder(tmp_path).glob("*/stream.json")):
+            if path.parent.name == job.info.stream:
+                assert sync_main([str(tmp_path), "--discard", path.parent.name]) == 0
+        until(lambda: "folder is gone" in (host_folder(tmp_path) / "agent.log").read_text(), 5)
+        assert served.poll() is None  # its own word waits on
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_explicit_url_sends_what_was_logged_for_another_address(
+    tmp_path: Path, gateway: Scripted, beside: bool
+) -> None:
+    with living() as process, agent(tmp_path) if beside else nullcontext():
+        job = write_stream(tmp_path, process, "grpc://127.0.0.1:1", token="mine")
+        job.log(20)
+        if beside:
+            until(lambda: Position.read(job.writer.folder).error)
+        else:
+            job.close()
+            job.end()
+            process.wait()
+        written = job.elements
+        assert sync(tmp_path, gateway.url).waiting == ()
+        assert gateway.records(job.info.stream) == written
+        assert "Bearer mine" in gateway.tokens
+
+
+def test_a_job_whose_gateway_answers_is_not_sent_elsewhere(tmp_path: Path, gateway: Scripted) -> None:
+    with serving(Scripted()) as other, living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        job.log(1000)
+        sync(tmp_path, other.url)
+        assert StreamInfo.read(job.writer.folder).url == gateway.url
+        assert other.records(job.info.stream) == {}
+
+
+def test_sync_beside_an_agent_ships_the_leftovers_of_other_hosts(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        host_folder(tmp_path).rename(tmp_path / "other-host-0")
+        job.writer.folder = tmp_path / "other-host-0" / job.info.stream
+        job.log(20)
+        with agent(tmp_path, RUNTIDE_AGENT_LINGER_S="2") as served:
+            until(lambda: reachable(tmp_path))
+            assert sync(tmp_path).waiting == ()
+            assert gateway.records(job.info.stream) == job.elements
+            assert served.wait(15) == 0  # a stream of another host that is at rest does not keep it
+
+
+@pytest.mark.parametrize("made", [None, "hooks/x.txt"])
+def test_a_folder_that_is_no_spool_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: str | None
+) -> None:
+    root = tmp_path / "wrong"
+    if made:
+        (root / made).parent.mkdir(parents=True)
+        (root / made).touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert sync_main([str(root)]) == 2
+    assert "no spool is there" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_sync_gives_up_where_no_gateway_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with living() as process:
         write_stream(tmp_path, process, "grpc://127.0.0.1:1")
-        with pytest.raises(Unavailable, match="unreachable"):
-            sync(tmp_path, give_up_s=0.5)
-    assert sync_main([str(tmp_path), "--url", "http://x"]) == 1
+        assert "unreachable" in sync(tmp_path, give_up_s=0.5).waiting[0][1]
+    assert sync_main([str(tmp_path), "--url", "http://x"]) == 2
     assert "grpc://HOST:PORT" in capsys.readouterr().err
 
 
@@ -322,7 +443,6 @@ def test_an_agent_whose_folder_is_taken_away_ends(tmp_path: Path) -> None:
 def test_stream_info_survives_what_sync_does(tmp_path: Path, gateway: Scripted) -> None:
     with living() as process:
         job = write_stream(tmp_path, process, "", token="mine")
-        with pytest.raises(Unavailable):
-            sync(tmp_path, "grpc://127.0.0.1:1", "other", give_up_s=0.3)
+        assert sync(tmp_path, "grpc://127.0.0.1:1", "other", give_up_s=0.3).waiting
         assert StreamInfo.read(job.writer.folder).token == "mine"
         assert StreamInfo.read(job.writer.folder).url == "grpc://127.0.0.1:1"

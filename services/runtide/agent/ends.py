@@ -1,8 +1,8 @@
 """How processes end: notices it, says it once to the run, and deletes what has ended and arrived.
 
 Promises: the end of a process is noticed within a second; how it ended is said once and noted on disk; nothing is
-deleted that is not wholly acknowledged. Of a stream of another host or boot nothing is said, and it is deleted only when
-its last word has arrived or its own agent has told its end: silence does not mean that nobody writes there.
+deleted that is not wholly acknowledged. Of a stream of another host or boot nothing is said, and it is deleted only
+when its last word has arrived or its own agent has told its end: silence does not mean that nobody writes there.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Ends:
     ) -> None:
         """Nothing is known of any process yet."""
         self._served, self._voice, self._processes, self._tasks, self._clock = served, voice, processes, tasks, clock
+        self.speaking: set[Run] = set()
+        """The runs of which somebody on this host speaks, at the last look."""
         self._reporting: set[TailedStream] = set()
         self._let_go_at: WeakKeyDictionary[TailedStream, float] = WeakKeyDictionary()
 
@@ -126,6 +128,7 @@ class Ends:
                 over.setdefault(Run.of(stream.info), []).append(stream)
             else:
                 speaking.add(Run.of(stream.info))
+        self.speaking = speaking
         for run in self._voice.runs - speaking:
             self._voice.leave(run)
             for stream in over.get(run, ()):

@@ -27,6 +27,7 @@ LOCK_FILE = "agent.lock"
 SOCKET_FILE = "agent.sock"
 LOG_FILE = "agent.log"
 LOG_BYTES = 1 << 20
+ANSWER_S = 1.0
 LOCK_PATIENCE_S = 10.0
 """How long a new agent waits for one that holds the lock but no longer answers: it is about to end."""
 
@@ -56,13 +57,13 @@ def _lock(file: int, socket_path: Path) -> bool:
             return True
 
 
-def answers(socket_path: Path) -> bool:
-    """Say whether an agent answers on this socket."""
+def answers(socket_path: Path, op: str = "ping") -> bool:
+    """Say whether an agent answers on this socket, and does what it is asked for."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(1.0)
+            link.settimeout(ANSWER_S)
             link.connect(str(socket_path))
-            link.sendall(b'{"op": "ping"}\n')
+            link.sendall(json.dumps({"op": op}).encode() + b"\n")
             return bool(json.loads(link.makefile().readline() or "{}").get("ok"))
     except (OSError, ValueError):
         return False

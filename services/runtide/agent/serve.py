@@ -45,7 +45,7 @@ class AgentSettings:
     """How long it stays when there is nothing left to do."""
     heartbeat_seconds: float = HEARTBEAT_SECONDS
     once: bool = False
-    """Stop when all that is there has been shipped, though processes may go on writing (`runtide sync`)."""
+    """Stop when all that was there has been shipped, though processes go on writing (`runtide sync`)."""
 
 
 class Agent:
@@ -106,12 +106,16 @@ class Agent:
     @property
     def idle(self) -> bool:
         """Nothing to ship, nobody to wait for, nothing to report."""
-        if self._voice.runs or self._ends.busy or any(shipper.busy for shipper in self._served.shippers):
+        if self._ends.busy or not all(self._done(stream) for stream in self._served):
             return False
-        return all(self._done(stream) for stream in self._served)
+        if self._settings.once:
+            return not self._voice.runs - self._ends.speaking
+        return not self._voice.runs and not any(shipper.busy for shipper in self._served.shippers)
 
     def _done(self, stream: TailedStream) -> bool:
-        return self._ends.outlived(stream) or (self._settings.once and not stream.dead and stream.at_rest)
+        if self._settings.once and not stream.dead:
+            return stream.acknowledged >= stream.adopted_end or stream.at_rest
+        return self._ends.outlived(stream) or (stream.foreign and not stream.dead and stream.at_rest)
 
     def _stay(self) -> None:
         """Somebody is about to write: start the time of grace again."""

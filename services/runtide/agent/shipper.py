@@ -86,6 +86,13 @@ class Shipper:
             self._ready.append(stream)
             self._wake.set()
 
+    def drop(self, stream: TailedStream) -> None:
+        """Ship a stream no longer; what of it is in flight may still arrive."""
+        self.streams.discard(stream)
+        if stream in self._queued:
+            self._queued.remove(stream)
+            self._ready.remove(stream)
+
     def hurry(self) -> None:
         """Try now, whatever the backoff says: somebody waits, or the gateway has just answered."""
         self._not_before = 0.0

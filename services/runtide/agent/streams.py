@@ -97,6 +97,8 @@ class TailedStream:
         """It is of another host or boot: nothing can be known here of its process."""
         self.position = Position.read(folder)
         self.reader = SegmentReader(folder, self.position.acknowledged)
+        self.adopted_end = written(folder)
+        """Where it ended when it was adopted; a torn record may be part of that."""
         self._position_path = str(folder / POSITION_FILE)
         self.in_flight = False
         self.dead = False
@@ -325,6 +327,12 @@ class TailedStream:
                 _fsync(self.folder.parent)
                 self._synced_segment = first
             self._synced = end
+
+
+def written(folder: Path) -> int:
+    """Return where a stream ends now: the offset of the byte after its last. Raises OSError."""
+    last = segments(folder)[-1:]
+    return last[0][0] + last[0][1].stat().st_size if last else 0
 
 
 def _names_bytes(cut: Cut) -> int:

@@ -136,6 +136,11 @@ def host_folder(root: Path) -> Path:
     return root / host_key()
 
 
+def host_folders(root: Path) -> list[Path]:
+    """The folders of all hosts that have streams within a spool root."""
+    return sorted({path.parent.parent for path in root.glob(f"*/*/{STREAM_FILE}")})
+
+
 def runtime_folder(root: Path) -> Path:
     """Where the agent of a spool root has its lock and socket: local to the host, since flock on NFS acts across hosts.
 
