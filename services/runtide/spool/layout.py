@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import socket
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,11 +157,25 @@ def runtime_folder(root: Path) -> Path:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder, and its parent, that only its owner may enter. Raises PermissionError for another user's."""
+    """Make a folder, and its parent, that only its owner may enter.
+
+    Raises PermissionError where it is not so: see `check_private`.
+    """
     for each in (folder.parent, folder):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if each.stat().st_uid != os.getuid():
-            raise PermissionError(f"{each} belongs to another user")
+        with contextlib.suppress(FileExistsError):  # no folder, or a link to nowhere
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(folder)
+
+
+def check_private(folder: Path) -> None:
+    """See that a folder and its parent are this user's alone: what is said there may hold a token.
+
+    Raises PermissionError where one is another user's, open to others, or a link; FileNotFoundError where none is.
+    """
+    for each in (folder.parent, folder):
+        found = each.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{each} is no folder that only this user may enter")
 
 
 def _boot_id() -> str:
