@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,14 +12,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from runtide.agent.parent import main as run_main
 from runtide.agent.sync import Progress, Synced, sync
 from runtide.agent.sync import main as sync_main
+from runtide.agent.watch import Ended
 from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
 from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
@@ -72,6 +76,22 @@ def test_the_end_is_told_though_all_was_still_on_its_way_when_it_was_noticed(tmp
             job.writer.folder.rename(host_folder(tmp_path) / job.info.stream)
             assert served.wait(15) == 0
         assert [each["offset"] for each in ends(gateway)] == [job.writer.offset]
+
+
+def test_an_agent_that_is_stopped_still_tells_the_ends_that_it_knows_of(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        info = replace(job.info, parent_reports=True)
+        info.write(job.writer.folder)
+        until(lambda: gateway.said_by_agents("heartbeat"))
+        job.end()
+        process.wait()
+        time.sleep(0.3)
+        served.terminate()
+        time.sleep(0.3)
+        Ended(info.pid, info.started, 3, "").write(host_folder(tmp_path))
+        assert served.wait(10) == 0
+    assert [each["code"] for each in ends(gateway)] == [3]
 
 
 def test_a_torn_tail_is_cut_and_not_part_of_the_end(tmp_path: Path, gateway: Scripted) -> None:
@@ -446,3 +466,42 @@ def test_stream_info_survives_what_sync_does(tmp_path: Path, gateway: Scripted) 
         assert sync(tmp_path, "grpc://127.0.0.1:1", "other", give_up_s=0.3).waiting
         assert StreamInfo.read(job.writer.folder).token == "mine"
         assert StreamInfo.read(job.writer.folder).url == "grpc://127.0.0.1:1"
+
+
+KEPT = """
+import sys, time, runtide
+run = runtide.init("p", url=sys.argv[1], capture_console=False)
+for step in range(10**6):
+    run.log({"x": step})
+    time.sleep(0.05)
+"""
+
+
+def test_a_job_whose_agent_is_killed_gets_another_and_its_values_go_on(tmp_path: Path, gateway: Scripted) -> None:
+    env = os.environ | {"RUNTIDE_DIR": str(tmp_path), "RUNTIDE_AGENT_LINGER_S": "0.3", "RUNTIDE_SAMPLE_SECONDS": "0"}
+    with subprocess.Popen([sys.executable, "-c", KEPT, gateway.url], env=env) as job:
+        try:
+            until(lambda: gateway.ranges)
+            killed = ask(tmp_path, {"op": "ping"})[0]["pid"]
+            os.kill(killed, signal.SIGKILL)
+            time.sleep(0.5)  # what it had sent has come
+            before = len(gateway.ranges)
+            until(lambda: len(gateway.ranges) > before + 2, 8.0)
+            serving_now = ask(tmp_path, {"op": "ping"})[0]["pid"]
+            assert serving_now != killed
+        finally:
+            job.kill()
+            job.wait()
+        until(lambda: not psutil.pid_exists(serving_now))
+        assert ends(gateway)
+
+
+def test_nothing_of_an_agent_stays_in_the_runtime_folder(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: reachable(tmp_path))
+        assert (runtime_folder(tmp_path) / "agent.lock").exists()
+        job.close()
+        job.end()
+        assert served.wait(15) == 0
+    assert not runtime_folder(tmp_path).exists()

@@ -88,6 +88,8 @@ class Agent:
             self._nothing_left.clear()
             self._stay()
             await listen(True)
+        self._finder.look()
+        await self._ends.close(STOP_S)
         self._voice.close()
         self._finder.look()
         await self._served.wind_down(STOP_S)
@@ -126,9 +128,9 @@ class Agent:
         self._tasks.repeat(self._ends.watch, "watch")
         self._tasks.repeat(self._sync_files, "fsync")
         self._tasks.repeat(self._answers.learn_stored, "status")
-        self._tasks.spawn(self._voice.heartbeats(self._settings.heartbeat_seconds))
+        self._tasks.repeat(lambda: self._voice.heartbeats(self._settings.heartbeat_seconds), "heartbeats")
         if self._settings.sample_seconds > 0:
-            self._tasks.spawn(self._voice.samples(self._settings.sample_seconds))
+            self._tasks.repeat(lambda: self._voice.samples(self._settings.sample_seconds), "samples")
 
     async def _poll(self) -> float:
         now, spent = self._clock(), time.thread_time()
