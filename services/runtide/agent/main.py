@@ -19,7 +19,8 @@ from pathlib import Path
 
 from runtide.agent.link import Link
 from runtide.agent.serve import Agent, AgentSettings
-from runtide.spool.layout import default_root, host_folder, private_folder, runtime_folder
+from runtide.agent.watch import forget_ends
+from runtide.spool.layout import STREAM_FILE, default_root, host_folder, private_folder, runtime_folder
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ def run_agent(
         if alone:
             folders = [own, *(folder for folder in host_folders or () if folder != own)]
             asyncio.run(_serve(root, folders, settings or AgentSettings(), watch))
+            if not any(own.glob(f"*/{STREAM_FILE}")):
+                forget_ends(own)
         return alone
 
 

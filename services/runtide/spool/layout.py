@@ -18,6 +18,8 @@ STREAM_FILE = "stream.json"
 POSITION_FILE = "position.json"
 REJECTED_DIR = "rejected"
 SEGMENT_SUFFIX = ".seg"
+ENDED_PREFIX = "ended-"
+"""Files in the host folder by which the sdk remembers runs that have ended here, until the store knows it."""
 
 
 @dataclass(frozen=True, slots=True)
