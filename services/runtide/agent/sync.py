@@ -24,6 +24,7 @@ from pathlib import Path
 from runtide.agent.gateway import PUSH_TIMEOUT_S, parse_url
 from runtide.agent.main import LOG_FILE, SOCKET_FILE, answers, log_to, run_agent, settings_from_environment
 from runtide.agent.serve import Agent
+from runtide.agent.served import Run
 from runtide.agent.streams import written
 from runtide.agent.watch import Processes
 from runtide.spool.layout import (
@@ -36,6 +37,7 @@ from runtide.spool.layout import (
     host_folders,
     runtime_folder,
 )
+from runtide.v1.records_pb2 import ROLE_AGENT
 from runtide.wire.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -100,15 +102,25 @@ def sync(
 
 
 def discard(root: Path, stream: str) -> int:
-    """Give up what is left of a stream, for good; returns how many bytes. Raises BadInput where that cannot be done."""
-    for folder, info in stream_folders(root):
-        if info.stream == stream:
-            if folder.parent == host_folder(root) and Processes().alive(info.pid, info.started):
-                raise BadInput("stream", stream, f"process {info.pid} goes on writing it")
-            left = written(folder) - Position.read(folder).acknowledged
-            shutil.rmtree(folder)
-            return left
-    raise BadInput("stream", stream, f"there is none of this name in {root}")
+    """Give up what is left of a stream, for good; returns how many bytes. Raises BadInput where that cannot be done.
+
+    With the last stream of a run goes what agents have to say of it.
+    """
+    found = list(stream_folders(root))
+    given_up = next((each for each in found if each[1].stream == stream), None)
+    if given_up is None:
+        raise BadInput("stream", stream, f"there is none of this name in {root}")
+    folder, info = given_up
+    by_agent = info.role == ROLE_AGENT
+    if not by_agent and folder.parent == host_folder(root) and Processes().alive(info.pid, info.started):
+        raise BadInput("stream", stream, f"process {info.pid} goes on writing it")
+    left = written(folder) - Position.read(folder).acknowledged
+    shutil.rmtree(folder)
+    others = [each for each in found if each != given_up and Run.of(each[1]) == Run.of(info)]
+    if all(other.role == ROLE_AGENT for _, other in others):
+        for other_folder, _ in others:
+            shutil.rmtree(other_folder, ignore_errors=True)
+    return left
 
 
 def stream_folders(root: Path) -> Iterator[tuple[Path, StreamInfo]]:
