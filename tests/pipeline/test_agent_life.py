@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
+import psutil
 import pytest
 from runtide.agent.parent import main as run_main
 from runtide.agent.sync import Progress, Synced, sync
 from runtide.agent.sync import main as sync_main
+from runtide.agent.watch import Ended
 from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
 from runtide.testing.waiting import until
-from runtide.wire.errors import Unavailable
+from runtide.v1 import ingest_pb2 as pb
 
-from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, write_stream
+from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, take, write_stream
 
 
 @pytest.fixture
@@ -52,6 +60,38 @@ def test_a_killed_process_is_noticed_within_two_seconds(tmp_path: Path, gateway:
     assert ends(gateway) == [
         {"stream": job.info.stream, "offset": job.writer.offset, "closed": False, "code": None, "signal": ""}
     ]
+
+
+def test_the_end_is_told_though_all_was_still_on_its_way_when_it_was_noticed(tmp_path: Path) -> None:
+    def slowly(request: pb.PushRequest, context: grpc.ServicerContext) -> pb.PushResponse:
+        time.sleep(0.8)
+        return take(request, context)
+
+    with serving(Scripted(always=slowly)) as gateway, living() as process:
+        job = write_stream(tmp_path / "aside", process, gateway.url)
+        job.log(10)
+        job.end()
+        with agent(tmp_path, RUNTIDE_AGENT_LINGER_S="2") as served:
+            until(lambda: reachable(tmp_path))
+            job.writer.folder.rename(host_folder(tmp_path) / job.info.stream)
+            assert served.wait(15) == 0
+        assert [each["offset"] for each in ends(gateway)] == [job.writer.offset]
+
+
+def test_an_agent_that_is_stopped_still_tells_the_ends_that_it_knows_of(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        info = replace(job.info, parent_reports=True)
+        info.write(job.writer.folder)
+        until(lambda: gateway.said_by_agents("heartbeat"))
+        job.end()
+        process.wait()
+        time.sleep(0.3)
+        served.terminate()
+        time.sleep(0.3)
+        Ended(info.pid, info.started, 3, "").write(host_folder(tmp_path))
+        assert served.wait(10) == 0
+    assert [each["code"] for each in ends(gateway)] == [3]
 
 
 def test_a_torn_tail_is_cut_and_not_part_of_the_end(tmp_path: Path, gateway: Scripted) -> None:
@@ -136,6 +176,24 @@ def test_sync_serves_the_folders_of_other_hosts_too(tmp_path: Path, gateway: Scr
     assert gateway.said_by_agents("stream_ended") == []  # nothing is known here of that host's processes
 
 
+def test_sync_leaves_the_stream_of_a_job_elsewhere_that_is_only_quiet(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+    host_folder(tmp_path).rename(other := tmp_path / "other-host-0")
+    job.writer.folder = other / job.info.stream
+    for count in (20, 30):
+        job.log(count)
+        for file in job.writer.folder.iterdir():
+            os.utime(file, (1e9, 1e9))  # as if nothing had been logged for long
+        sync(tmp_path)
+        assert gateway.records(job.info.stream) == job.elements
+    job.close()
+    written = job.elements
+    sync(tmp_path)
+    assert gateway.records(job.info.stream) == written
+    assert not job.writer.folder.exists()
+
+
 def test_sync_beside_an_agent_looks_on(tmp_path: Path, gateway: Scripted) -> None:
     with living() as process, agent(tmp_path):
         job = write_stream(tmp_path, process, "")
@@ -147,12 +205,129 @@ def test_sync_beside_an_agent_looks_on(tmp_path: Path, gateway: Scripted) -> Non
         assert gateway.records(job.info.stream) == job.elements
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_sync_ends_though_a_job_goes_on_logging(tmp_path: Path, gateway: Scripted, beside: bool) -> None:
+    with living() as process, agent(tmp_path) if beside else nullcontext():
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(10)
+        over = threading.Event()
+
+        def go_on() -> None:
+            while not over.wait(0.001):
+                job.log(3)
+
+        logging = threading.Thread(target=go_on)
+        logging.start()
+        if beside:
+            until(lambda: reachable(tmp_path))
+        code = "import sys; from runtide.agent.sync import main; sys.exit(main(sys.argv[1:]))"
+        syncing = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+        try:
+            assert syncing.wait(15) == 0
+        finally:
+            over.set()
+            logging.join()
+            syncing.kill()
+            syncing.wait()
+
+
+def test_an_address_that_is_away_holds_up_no_other_stream(
+    tmp_path: Path, gateway: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with living() as process:
+        away = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        job = write_stream(tmp_path, process, gateway.url, 1)
+        job.close()
+        away.log(5)
+        written = job.elements
+    done = sync(tmp_path, give_up_s=1.0)
+    assert gateway.records(job.info.stream) == written
+    assert (done.streams, [stream for stream, _ in done.waiting]) == (1, [away.info.stream])
+    assert sync_main([str(tmp_path), "--discard", away.info.stream]) == 0
+    assert not away.writer.folder.exists()
+    assert sync_main([str(tmp_path), "--discard", away.info.stream]) == 2
+    assert "there is none of this name" in capsys.readouterr().err
+
+
+def test_a_stream_whose_process_goes_on_is_not_given_up(tmp_path: Path) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        assert sync_main([str(tmp_path), "--discard", job.info.stream]) == 2
+        assert job.writer.folder.exists()
+
+
+def test_an_agent_ends_when_what_it_waits_for_is_given_up(tmp_path: Path) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, "grpc://127.0.0.1:1")
+        until(lambda: Position.read(job.writer.folder).error)
+        job.end()
+        until(lambda: (job.writer.folder / "end.json").exists())
+        assert sync_main([str(tmp_path), "--discard", job.info.stream]) == 0
+        assert served.wait(10) == 0
+    assert list(host_folder(tmp_path).glob("*/stream.json")) == []
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_explicit_url_sends_what_was_logged_for_another_address(
+    tmp_path: Path, gateway: Scripted, beside: bool
+) -> None:
+    with living() as process, agent(tmp_path) if beside else nullcontext():
+        job = write_stream(tmp_path, process, "grpc://127.0.0.1:1", token="mine")
+        job.log(20)
+        if beside:
+            until(lambda: Position.read(job.writer.folder).error)
+        else:
+            job.close()
+            job.end()
+            process.wait()
+        written = job.elements
+        assert sync(tmp_path, gateway.url).waiting == ()
+        assert gateway.records(job.info.stream) == written
+        assert "Bearer mine" in gateway.tokens
+
+
+def test_a_job_whose_gateway_answers_is_not_sent_elsewhere(tmp_path: Path, gateway: Scripted) -> None:
+    with serving(Scripted()) as other, living() as process, agent(tmp_path):
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        job.log(1000)
+        sync(tmp_path, other.url)
+        assert StreamInfo.read(job.writer.folder).url == gateway.url
+        assert other.records(job.info.stream) == {}
+
+
+def test_sync_beside_an_agent_ships_the_leftovers_of_other_hosts(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        host_folder(tmp_path).rename(tmp_path / "other-host-0")
+        job.writer.folder = tmp_path / "other-host-0" / job.info.stream
+        job.log(20)
+        with agent(tmp_path, RUNTIDE_AGENT_LINGER_S="2") as served:
+            until(lambda: reachable(tmp_path))
+            assert sync(tmp_path).waiting == ()
+            assert gateway.records(job.info.stream) == job.elements
+            assert served.wait(15) == 0  # a stream of another host that is at rest does not keep it
+
+
+@pytest.mark.parametrize("made", [None, "hooks/x.txt"])
+def test_a_folder_that_is_no_spool_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: str | None
+) -> None:
+    root = tmp_path / "wrong"
+    if made:
+        (root / made).parent.mkdir(parents=True)
+        (root / made).touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert sync_main([str(root)]) == 2
+    assert "no spool is there" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_sync_gives_up_where_no_gateway_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with living() as process:
         write_stream(tmp_path, process, "grpc://127.0.0.1:1")
-        with pytest.raises(Unavailable, match="unreachable"):
-            sync(tmp_path, give_up_s=0.5)
-    assert sync_main([str(tmp_path), "--url", "http://x"]) == 1
+        assert "unreachable" in sync(tmp_path, give_up_s=0.5).waiting[0][1]
+    assert sync_main([str(tmp_path), "--url", "http://x"]) == 2
     assert "grpc://HOST:PORT" in capsys.readouterr().err
 
 
@@ -285,7 +460,60 @@ def test_an_agent_whose_folder_is_taken_away_ends(tmp_path: Path) -> None:
 def test_stream_info_survives_what_sync_does(tmp_path: Path, gateway: Scripted) -> None:
     with living() as process:
         job = write_stream(tmp_path, process, "", token="mine")
-        with pytest.raises(Unavailable):
-            sync(tmp_path, "grpc://127.0.0.1:1", "other", give_up_s=0.3)
+        assert sync(tmp_path, "grpc://127.0.0.1:1", "other", give_up_s=0.3).waiting
         assert StreamInfo.read(job.writer.folder).token == "mine"
         assert StreamInfo.read(job.writer.folder).url == "grpc://127.0.0.1:1"
+
+
+KEPT = """
+import sys, time, runtide
+run = runtide.init("p", url=sys.argv[1], capture_console=False)
+for step in range(10**6):
+    run.log({"x": step})
+    time.sleep(0.05)
+"""
+
+
+def test_a_job_whose_agent_is_killed_gets_another_and_its_values_go_on(tmp_path: Path, gateway: Scripted) -> None:
+    env = os.environ | {"RUNTIDE_DIR": str(tmp_path), "RUNTIDE_AGENT_LINGER_S": "0.3", "RUNTIDE_SAMPLE_SECONDS": "0"}
+    with subprocess.Popen([sys.executable, "-c", KEPT, gateway.url], env=env) as job:
+        try:
+            until(lambda: gateway.ranges)
+            killed = ask(tmp_path, {"op": "ping"})[0]["pid"]
+            os.kill(killed, signal.SIGKILL)
+            time.sleep(0.5)  # what it had sent has come
+            before = len(gateway.ranges)
+            until(lambda: len(gateway.ranges) > before + 2, 8.0)
+            serving_now = ask(tmp_path, {"op": "ping"})[0]["pid"]
+            assert serving_now != killed
+        finally:
+            job.kill()
+            job.wait()
+        until(lambda: not psutil.pid_exists(serving_now))
+        assert ends(gateway)
+
+
+def test_nothing_of_an_agent_stays_in_the_runtime_folder(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        job = write_stream(tmp_path, process, gateway.url)
+        until(lambda: reachable(tmp_path))
+        assert (runtime_folder(tmp_path) / "agent.lock").exists()
+        job.close()
+        job.end()
+        assert served.wait(15) == 0
+    assert not runtime_folder(tmp_path).exists()
+
+
+def test_old_ends_are_forgotten_when_all_has_arrived(tmp_path: Path, gateway: Scripted) -> None:
+    host = host_folder(tmp_path)
+    Ended(1, 1.0, 0, "").write(host)
+    (host / "ended-old").touch()
+    (host / "ended-new").touch()
+    for old in (host / "ended-old", host / "ended" / "1.json"):
+        os.utime(old, (1e9, 1e9))
+    with living() as process:
+        job = write_stream(tmp_path, process, gateway.url)
+        job.close()
+    with agent(tmp_path) as served:
+        assert served.wait(15) == 0
+    assert [path.name for path in sorted(host.rglob("*")) if path.is_file()] == ["agent.log", "ended-new"]

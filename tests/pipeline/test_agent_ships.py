@@ -296,3 +296,26 @@ def test_tls_with_a_private_authority(tmp_path: Path, require: Callable[[object,
         until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
         assert gateway.records(job.info.stream) == job.elements
         until(lambda: "unreachable" in Position.read(stranger.writer.folder).error)
+
+
+def test_one_stream_that_makes_no_message_stops_no_other(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path) as served:
+        bad = write_stream(tmp_path, process, gateway.url)
+        replace(bad.info, rank=2**40).write(bad.writer.folder)
+        bad.log(5)
+        until(lambda: "stream.json" in Position.read(bad.writer.folder).error)
+        job = write_stream(tmp_path, process, gateway.url, 1)
+        job.log(50)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)
+        assert served.poll() is None
+
+
+def test_bytes_that_only_look_like_a_step_stop_no_other_stream(tmp_path: Path, gateway: Scripted) -> None:
+    with living() as process, agent(tmp_path):
+        bad = write_stream(tmp_path, process, gateway.url)
+        with next(bad.writer.folder.glob("*.seg")).open("ab") as segment:
+            segment.write(b"\x0a\x05\x1a\xff\xff\xff\xff")
+        time.sleep(0.5)
+        job = write_stream(tmp_path, process, gateway.url, 1)
+        job.log(50)
+        until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)

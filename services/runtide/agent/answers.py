@@ -1,5 +1,7 @@
 """What jobs may ask of the agent: whether it is there, what a gateway knows, to ship now, to learn what is stored.
 
+`runtide sync` asks too: to serve the folders of all hosts.
+
 Promises: every request is answered within a few seconds, a gateway that is away included; how much of a stream is
 stored is kept fresh in position.json for as long as somebody has lately asked for it.
 """
@@ -45,6 +47,11 @@ class Answers:
                 return self._for_stream(request, want_stored=True)
             case "flush":
                 return self._for_stream(request, want_stored=False)
+            case "sync":
+                self._finder.look_everywhere()
+                for shipper in self._served.shippers:
+                    shipper.hurry()
+                return {"ok": True}
             case other:
                 return {"ok": False, "error": f"unknown op {other!r}"}
 

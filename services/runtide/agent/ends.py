@@ -1,7 +1,8 @@
 """How processes end: notices it, says it once to the run, and deletes what has ended and arrived.
 
 Promises: the end of a process is noticed within a second; how it ended is said once and noted on disk; nothing is
-deleted that is not wholly acknowledged. Of a stream of another host or boot only silence is known, and nothing is said.
+deleted that is not wholly acknowledged. Of a stream of another host or boot nothing is said, and it is deleted only
+when its last word has arrived or its own agent has told its end: silence does not mean that nobody writes there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -30,10 +30,10 @@ WATCH_S = 0.25
 PARENT_LOOK_S = 0.05
 PARENT_LOOKS = 20
 """How often a dead process's parent is asked how it ended before that stays unknown."""
+UNSAID_S = 1.0
+"""How long an end that could not be told is left alone."""
 CLOSED_GRACE_S = 2.0
 """How long a process may go on after its stream's last word before its end is no longer waited for."""
-FOREIGN_QUIET_S = 60.0
-"""A stream of another host or boot whose files rest this long has nobody writing it."""
 
 
 class Ends:
@@ -49,7 +49,10 @@ class Ends:
     ) -> None:
         """Nothing is known of any process yet."""
         self._served, self._voice, self._processes, self._tasks, self._clock = served, voice, processes, tasks, clock
-        self._reporting: set[TailedStream] = set()
+        self.speaking: set[Run] = set()
+        """The runs of which somebody on this host speaks, at the last look."""
+        self._reporting: dict[TailedStream, asyncio.Future[None]] = {}
+        self._over = False
         self._let_go_at: WeakKeyDictionary[TailedStream, float] = WeakKeyDictionary()
 
     @property
@@ -61,8 +64,18 @@ class Ends:
         """Whether a stream's last word has arrived and its process was seen to go on after it."""
         return stream.closed and stream in self._let_go_at
 
+    async def close(self, timeout_s: float) -> None:
+        """Look at all processes once more, and see that the ends found are told. Those that are not in time, the next
+        agent tells."""
+        await self.watch()
+        self._over = True
+        if self._reporting:
+            await asyncio.wait(self._reporting.values(), timeout=timeout_s)
+
     async def watch(self) -> float:
         """Look at all processes once; returns when to look again."""
+        if self._over:
+            return WATCH_S
         now = self._clock()
         alive: dict[tuple[int, float], bool] = {}
         for stream in self._served:
@@ -78,7 +91,7 @@ class Ends:
     def _lives(self, stream: TailedStream, known: dict[tuple[int, float], bool]) -> bool:
         info = stream.info
         if stream.foreign:
-            return not stream.closed and time.time() - stream.written_at() < FOREIGN_QUIET_S
+            return not (stream.closed or stream.reported)
         if info.role == ROLE_AGENT and info.pid == os.getpid():
             return self._voice.says(info.stream)
         process = (info.pid, info.started)
@@ -96,8 +109,7 @@ class Ends:
             return
         own = self._voice.to(stream.info)
         if own is not None and stream.dead and stream not in self._reporting:
-            self._reporting.add(stream)
-            self._tasks.spawn(self._report(stream, own))
+            self._reporting[stream] = self._tasks.spawn(self._report(stream, own))
 
     async def _report(self, stream: TailedStream, own: OwnStream) -> None:
         """Say how a stream's process ended, once, and note on disk that it was said."""
@@ -111,13 +123,14 @@ class Ends:
                 said.signal = word.signal
                 if word.exit_code is not None:
                     said.exit_code = word.exit_code
-            if offset:
-                own.ended(said)
+            if offset and not own.ended(said):
+                await asyncio.sleep(UNSAID_S)  # a full disk: it is told later
+                return
             log.info("stream=%s ended at %d closed=%s %s", info.stream, offset, closed, word or "")
             stream.finish(End(offset, closed, reported=True))
             self._processes.forget(info.pid, info.started)
         finally:
-            self._reporting.discard(stream)
+            self._reporting.pop(stream, None)
 
     def _leave_runs(self, now: float) -> None:
         """Say the last word to runs of which nobody on this host speaks any more."""
@@ -128,6 +141,7 @@ class Ends:
                 over.setdefault(Run.of(stream.info), []).append(stream)
             else:
                 speaking.add(Run.of(stream.info))
+        self.speaking = speaking
         for run in self._voice.runs - speaking:
             self._voice.leave(run)
             for stream in over.get(run, ()):

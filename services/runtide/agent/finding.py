@@ -1,7 +1,8 @@
 """Finding streams: every folder in a host folder is tried until it is a stream that can be served.
 
-Promises: a new folder is tried at once, one that is half made, damaged or without a destination once a second, and why
-it is not served is logged once for every reason. Blocks for local file calls only.
+Promises: a stream whose folder is gone is forgotten; a new folder is tried at once, one that is half made, damaged or
+without a destination once a second, and why it is not served is logged once for every reason. Blocks for local file
+calls only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from runtide.agent.served import Served
 from runtide.agent.watch import ENDED_DIR
-from runtide.spool.layout import StreamInfo
+from runtide.spool.layout import StreamInfo, host_folders
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Finder:
         clock: Callable[[], float],
     ) -> None:
         """`gone` is called when this host's own folder is no longer there."""
-        self._host_folders, self._served, self._gone, self._clock = host_folders, served, gone, clock
+        self._host_folders, self._served, self._gone, self._clock = list(host_folders), served, gone, clock
         self._pending: dict[Path, Pending] = {}
         self._scanned: dict[Path, tuple[int, float]] = {}
 
@@ -52,6 +53,14 @@ class Finder:
     def hopeful(self) -> bool:
         """A folder that came just now will soon be a stream."""
         return any(self._clock() - pending.since < YOUNG_S for pending in self._pending.values())
+
+    def look_everywhere(self) -> None:
+        """Look at the folders of all hosts from now on, and read again where streams that are served go."""
+        self._served.read_again()
+        others = host_folders(self._host_folders[0].parent)
+        self._host_folders += [folder for folder in others if folder not in self._host_folders]
+        self._scanned.clear()
+        self.look()
 
     def look(self) -> None:
         """Look for new folders where something has changed, and try those that are no streams yet."""
@@ -73,9 +82,10 @@ class Finder:
                 self._try(folder, pending, now)
 
     def _scan(self, host: Path, now: float) -> None:
-        for entry in os.scandir(host):
-            folder = Path(entry.path)
-            if entry.is_dir() and entry.name != ENDED_DIR and not self._served.knows(folder):
+        found = {Path(entry.path) for entry in os.scandir(host) if entry.is_dir() and entry.name != ENDED_DIR}
+        self._served.keep_only(host, found)
+        for folder in found:
+            if not self._served.knows(folder):
                 self._pending.setdefault(folder, Pending(now))
 
     def _try(self, folder: Path, pending: Pending, now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import json
 import logging
@@ -14,12 +15,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from runtide.agent.link import Link
 from runtide.agent.serve import Agent, AgentSettings
-from runtide.spool.layout import default_root, host_folder, private_folder, runtime_folder
+from runtide.agent.watch import forget_ends
+from runtide.spool.layout import STREAM_FILE, default_root, host_folder, private_folder, runtime_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,42 +28,57 @@ LOCK_FILE = "agent.lock"
 SOCKET_FILE = "agent.sock"
 LOG_FILE = "agent.log"
 LOG_BYTES = 1 << 20
+ANSWER_S = 1.0
 LOCK_PATIENCE_S = 10.0
 """How long a new agent waits for one that holds the lock but no longer answers: it is about to end."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_agent(root: Path) -> Iterator[bool]:
     """Hold the lock of a spool root on this host; False where another agent serves it."""
     folder = runtime_folder(root)
-    private_folder(folder)
-    file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = _locked(folder)
     try:
-        yield _lock(file, folder / SOCKET_FILE)
+        yield file is not None
     finally:
-        os.close(file)
+        if file is not None:
+            (folder / LOCK_FILE).unlink(missing_ok=True)  # while it is locked, so that it is ours
+            os.close(file)
+            with contextlib.suppress(OSError):  # not empty: the next agent is there already
+                folder.rmdir()
 
 
-def _lock(file: int, socket_path: Path) -> bool:
+def _locked(folder: Path) -> int | None:
+    """Open and lock the lock file; None where another agent holds it, and answers or goes on holding it."""
     until = time.monotonic() + LOCK_PATIENCE_S
     while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if answers(socket_path) or time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
+        with contextlib.suppress(FileNotFoundError):  # the agent before has just taken the folder away
+            private_folder(folder)
+            file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _lock(file, folder / LOCK_FILE):
+                return file
+            os.close(file)
+        if answers(folder / SOCKET_FILE) or time.monotonic() > until:
+            return None
+        time.sleep(0.05)
 
 
-def answers(socket_path: Path) -> bool:
-    """Say whether an agent answers on this socket."""
+def _lock(file: int, path: Path) -> bool:
+    """Lock an open file; False where another process has it, or has taken its name away meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(file).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def answers(socket_path: Path, op: str = "ping") -> bool:
+    """Say whether an agent answers on this socket, and does what it is asked for."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(1.0)
+            link.settimeout(ANSWER_S)
             link.connect(str(socket_path))
-            link.sendall(b'{"op": "ping"}\n')
+            link.sendall(json.dumps({"op": op}).encode() + b"\n")
             return bool(json.loads(link.makefile().readline() or "{}").get("ok"))
     except (OSError, ValueError):
         return False
@@ -85,6 +101,8 @@ def run_agent(
         if alone:
             folders = [own, *(folder for folder in host_folders or () if folder != own)]
             asyncio.run(_serve(root, folders, settings or AgentSettings(), watch))
+            if not any(own.glob(f"*/{STREAM_FILE}")):
+                forget_ends(own)
         return alone
 
 

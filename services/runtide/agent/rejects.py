@@ -50,10 +50,10 @@ class Rejects:
             self._stops.add(edges[len(edges) // 2])
 
     def park(self, offset: int, body: bytes, detail: str, records: int = 1) -> Gap:
-        """Give up what begins here, and keep its bytes. Raises OSError where there can be no folder for them."""
+        """Give up what begins here, and keep its bytes."""
         folder = self._folder / REJECTED_DIR
-        folder.mkdir(mode=0o700, exist_ok=True)
         try:
+            folder.mkdir(mode=0o700, exist_ok=True)
             (folder / f"{offset:020d}.bin").write_bytes(body)
         except OSError as error:  # a full disk: the gap still says what was lost
             log.warning("stream=%s offset=%d not parked: %s", self._stream, offset, error)

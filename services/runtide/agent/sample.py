@@ -14,6 +14,9 @@ import psutil
 
 from runtide.v1.records_pb2 import Reading
 
+SHORTEST_S = 0.1
+"""The counters move in hundredths of a second: of less time than this no load is told."""
+
 
 class Readings(NamedTuple):
     """What one round read."""
@@ -22,6 +25,13 @@ class Readings(NamedTuple):
     """The host and its devices."""
     trees: dict[int, list[Reading]]
     """By the pid at the root of the tree."""
+
+
+class _CpuSeconds(NamedTuple):
+    """What the host's processors have spent, all together."""
+
+    busy: float
+    total: float
 
 
 class Sampler:
@@ -35,16 +45,28 @@ class Sampler:
         self._cpu_before: dict[tuple[int, float], float] = {}
         self._cpu_at = clock()
         self._devices = NvidiaDevices()
-        psutil.cpu_percent(None)
+        self._host = _cpu_seconds()
         self._rates.per_second(self._clock(), _counters())
 
     def read(self, pids: Collection[int]) -> Readings:
         """Read everything once."""
-        host = [Reading(name="cpu_percent", value=psutil.cpu_percent(None)), *_memory()]
+        host = [*self._host_cpu(), *_memory()]
         for (device, name), value in self._rates.per_second(self._clock(), _counters()).items():
             host.append(Reading(device=device, name=name, value=value))
         host.extend(self._devices.read())
         return Readings(host, self._trees(pids) if pids else {})
+
+    def _host_cpu(self) -> list[Reading]:
+        """The load since the round before; nothing where too little time has passed to tell.
+
+        Not psutil.cpu_percent, which remembers apart for each thread, and says 0 in one that has not asked before.
+        """
+        now = _cpu_seconds()
+        busy, total = now.busy - self._host.busy, now.total - self._host.total
+        if total < SHORTEST_S:
+            return []
+        self._host = now
+        return [Reading(name="cpu_percent", value=100.0 * min(1.0, max(0.0, busy / total)))]
 
     def close(self) -> None:
         """Let go of NVML."""
@@ -102,6 +124,12 @@ def _counters() -> dict[tuple[str, str], float]:
         found["net", "received_bytes_per_second"] = net.bytes_recv
         found["net", "sent_bytes_per_second"] = net.bytes_sent
     return found
+
+
+def _cpu_seconds() -> _CpuSeconds:
+    times = psutil.cpu_times()._asdict()
+    total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)  # user and nice hold these
+    return _CpuSeconds(total - times["idle"] - times.get("iowait", 0.0), total)
 
 
 def _or_none(read: Callable[[], Any]) -> Any:

@@ -45,7 +45,7 @@ class AgentSettings:
     """How long it stays when there is nothing left to do."""
     heartbeat_seconds: float = HEARTBEAT_SECONDS
     once: bool = False
-    """Stop when all that is there has been shipped, though processes may go on writing (`runtide sync`)."""
+    """Stop when all that was there has been shipped, though processes go on writing (`runtide sync`)."""
 
 
 class Agent:
@@ -88,6 +88,8 @@ class Agent:
             self._nothing_left.clear()
             self._stay()
             await listen(True)
+        self._finder.look()
+        await self._ends.close(STOP_S)
         self._voice.close()
         self._finder.look()
         await self._served.wind_down(STOP_S)
@@ -106,12 +108,16 @@ class Agent:
     @property
     def idle(self) -> bool:
         """Nothing to ship, nobody to wait for, nothing to report."""
-        if self._voice.runs or self._ends.busy or any(shipper.busy for shipper in self._served.shippers):
+        if self._ends.busy or not all(self._done(stream) for stream in self._served):
             return False
-        return all(self._done(stream) for stream in self._served)
+        if self._settings.once:
+            return not self._voice.runs - self._ends.speaking
+        return not self._voice.runs and not any(shipper.busy for shipper in self._served.shippers)
 
     def _done(self, stream: TailedStream) -> bool:
-        return self._ends.outlived(stream) or (self._settings.once and not stream.dead and stream.at_rest)
+        if self._settings.once and not stream.dead:
+            return stream.acknowledged >= stream.adopted_end or stream.at_rest
+        return self._ends.outlived(stream) or (stream.foreign and not stream.dead and stream.at_rest)
 
     def _stay(self) -> None:
         """Somebody is about to write: start the time of grace again."""
@@ -122,9 +128,9 @@ class Agent:
         self._tasks.repeat(self._ends.watch, "watch")
         self._tasks.repeat(self._sync_files, "fsync")
         self._tasks.repeat(self._answers.learn_stored, "status")
-        self._tasks.spawn(self._voice.heartbeats(self._settings.heartbeat_seconds))
+        self._tasks.repeat(lambda: self._voice.heartbeats(self._settings.heartbeat_seconds), "heartbeats")
         if self._settings.sample_seconds > 0:
-            self._tasks.spawn(self._voice.samples(self._settings.sample_seconds))
+            self._tasks.repeat(lambda: self._voice.samples(self._settings.sample_seconds), "samples")
 
     async def _poll(self) -> float:
         now, spent = self._clock(), time.thread_time()

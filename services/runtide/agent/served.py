@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +137,24 @@ class Served:
         stream.poll_due = self._clock() + BROKEN_S
         log.warning("stream=%s %s", stream.info.stream, error)
 
+    def keep_only(self, host: Path, found: Collection[Path]) -> None:
+        """Forget the streams of a host folder that are not found there any more: somebody has given them up."""
+        for stream in self:
+            if stream.folder.parent == host and stream.folder not in found:
+                log.info("stream=%s folder is gone", stream.info.stream)
+                self._forget(stream)
+
+    def read_again(self) -> None:
+        """Forget the streams that go elsewhere now, by what their folders say, so that they are found anew."""
+        for stream in self:
+            try:
+                info = StreamInfo.read(stream.folder)
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                log.warning("stream=%s %s", stream.info.stream, error)
+            else:
+                if Destination.of(info) != Destination.of(stream.info):
+                    self._forget(stream)
+
     def remove(self, stream: TailedStream) -> None:
         """Serve a stream no longer and delete it; what has to stay of it is not served again."""
         try:
@@ -150,7 +168,7 @@ class Served:
 
     def _forget(self, stream: TailedStream) -> None:
         self._streams.pop(stream.folder, None)
-        self.shipper(stream).streams.discard(stream)
+        self.shipper(stream).drop(stream)
 
     async def wind_down(self, timeout_s: float) -> None:
         """Ship once more what is there, as far as that can be done in time, and write all positions."""

@@ -27,6 +27,8 @@ PUSHES = 4
 FIRST_BACKOFF_S = 0.1
 LAST_BACKOFF_S = 30.0
 NOT_ALLOWED_S = 10.0
+UNREADABLE_S = 5.0
+"""How long a stream is left alone that cannot be read."""
 ENVELOPE_BYTES = 512 * KIB
 """What a Push may carry beside bodies: key sets, identities."""
 _FULL_BYTES = PUSH_BYTES // 4
@@ -86,6 +88,13 @@ class Shipper:
             self._ready.append(stream)
             self._wake.set()
 
+    def drop(self, stream: TailedStream) -> None:
+        """Ship a stream no longer; what of it is in flight may still arrive."""
+        self.streams.discard(stream)
+        if stream in self._queued:
+            self._queued.remove(stream)
+            self._ready.remove(stream)
+
     def hurry(self) -> None:
         """Try now, whatever the backoff says: somebody waits, or the gateway has just answered."""
         self._not_before = 0.0
@@ -96,9 +105,14 @@ class Shipper:
         try:
             while True:
                 await self._rest()
-                batch = self._collect()
+                try:
+                    batch, request = self._collect()
+                except Exception:
+                    log.exception("gateway=%s nothing collected", self._name)
+                    self._not_before = self._clock() + UNREADABLE_S
+                    continue
                 if batch:
-                    task = asyncio.create_task(self._push(batch))
+                    task = asyncio.create_task(self._push(batch, request))
                     self._tasks.add(task)
                     task.add_done_callback(self._done)
         finally:
@@ -133,9 +147,10 @@ class Shipper:
             else:
                 return
 
-    def _collect(self) -> Batch:
+    def _collect(self) -> tuple[Batch, PushRequest]:
         """Take ranges round robin until the Push is full or nothing waits."""
         batch: Batch = []
+        request = PushRequest(agent=self._agent)
         room, envelope, turn = PUSH_BYTES, ENVELOPE_BYTES, self._ready
         self._ready, self._queued = deque(), set()
         max_ranges = self._max_ranges
@@ -148,6 +163,8 @@ class Shipper:
                 stream.reader.rewind(piece.offset)
                 turn.append(stream)
                 break
+            if not self._add(request, stream, piece):
+                continue
             stream.in_flight = True
             batch.append((stream, piece))
             room -= len(piece.body)
@@ -157,22 +174,40 @@ class Shipper:
             self.offer(stream)
         full = PUSH_BYTES - room >= _FULL_BYTES
         self._not_before = self._clock() + (0.0 if full or not batch else PACE_S)
-        return batch
+        return batch, request
+
+    def _add(self, request: PushRequest, stream: TailedStream, piece: Piece) -> bool:
+        """Put a range into a Push; False where what its stream.json says does not fit into a message."""
+        try:
+            request.ranges.append(stream.message(piece))
+        except (TypeError, ValueError) as error:
+            log.warning("stream=%s not sent: %s", stream.info.stream, error)
+            stream.say_error(f"stream.json: {error}")
+            stream.reader.rewind(piece.offset)
+            stream.poll_due = self._clock() + UNREADABLE_S
+            return False
+        return True
 
     def _take(self, stream: TailedStream, limit: int) -> Piece | None:
         try:
             return stream.take(limit)
         except OSError as error:
             log.warning("stream=%s unreadable: %s", stream.info.stream, error)
-            return None
+        except Exception:
+            log.exception("stream=%s unreadable", stream.info.stream)
+            stream.say_error("unreadable, see agent.log")
+        stream.poll_due = self._clock() + UNREADABLE_S
+        return None
 
-    async def _push(self, batch: Batch) -> None:
-        request = PushRequest(ranges=[stream.message(piece) for stream, piece in batch], agent=self._agent)
+    async def _push(self, batch: Batch, request: PushRequest) -> None:
         self.pushes += 1
         try:
             acks = await self.client.push(request)
         except Failure as failure:
             self._failed(batch, failure)
+        except Exception as error:
+            log.exception("gateway=%s push failed", self._name)
+            self._failed(batch, Failure(Verdict.RETRY, f"gateway at {self._name}: {type(error).__name__}: {error}"))
         else:
             self._answered(batch, acks)
         finally:
@@ -185,10 +220,13 @@ class Shipper:
         now = self._clock()
         crash_point("agent.acknowledged")
         for (stream, piece), ack in zip(batch, acks, strict=True):
-            if ack.HasField("refusal"):
-                stream.refuse(piece, ack.refusal, now)
-            else:
-                stream.acknowledge(piece, ack.acknowledged, now)
+            try:
+                if ack.HasField("refusal"):
+                    stream.refuse(piece, ack.refusal, now)
+                else:
+                    stream.acknowledge(piece, ack.acknowledged, now)
+            except Exception:  # its neighbours have been answered too; the range comes again
+                log.exception("stream=%s offset=%d answer not taken", stream.info.stream, piece.offset)
         self._max_ranges = min(PUSH_RANGES, self._max_ranges * 2)
         self._backoff.reset()
         self._say("")

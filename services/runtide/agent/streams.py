@@ -97,6 +97,8 @@ class TailedStream:
         """It is of another host or boot: nothing can be known here of its process."""
         self.position = Position.read(folder)
         self.reader = SegmentReader(folder, self.position.acknowledged)
+        self.adopted_end = written(folder)
+        """Where it ended when it was adopted; a torn record may be part of that."""
         self._position_path = str(folder / POSITION_FILE)
         self.in_flight = False
         self.dead = False
@@ -135,18 +137,13 @@ class TailedStream:
     @property
     def silent(self) -> bool:
         """Nothing has ever been said in it."""
-        return self.acknowledged == 0 and self.reader.unread() == 0
+        return self.reader.position == 0 and self.reader.unread() == 0
 
     @property
     def at_rest(self) -> bool:
         """Everything whole has been read and acknowledged; a torn record may wait for its rest."""
         settled = not self.in_flight and self.acknowledged == self.reader.position
         return settled and (self.exhausted or self.reader.unread() == 0)
-
-    def written_at(self) -> float:
-        """When the stream was last written, by the system's clock; 0 where it has no segment. Raises OSError."""
-        found = segments(self.folder)
-        return found[-1][1].stat().st_mtime if found else 0.0
 
     @property
     def acknowledged(self) -> int:
@@ -330,6 +327,12 @@ class TailedStream:
                 _fsync(self.folder.parent)
                 self._synced_segment = first
             self._synced = end
+
+
+def written(folder: Path) -> int:
+    """Return where a stream ends now: the offset of the byte after its last. Raises OSError."""
+    last = segments(folder)[-1:]
+    return last[0][0] + last[0][1].stat().st_size if last else 0
 
 
 def _names_bytes(cut: Cut) -> int:

@@ -2,6 +2,9 @@
 
 Serves the folders of all hosts under the spool root, so that a container's or a dead machine's leftovers on a shared
 disk arrive too; where an agent serves this host already, it is that agent which ships and this only looks on.
+
+Promises: it ends, though jobs go on logging and addresses do not answer: what counts is what was there when it began,
+and an address that is away holds up nothing but its own streams.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -17,12 +21,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtide.agent.gateway import parse_url
-from runtide.agent.main import log_to, run_agent, settings_from_environment
+from runtide.agent.gateway import PUSH_TIMEOUT_S, parse_url
+from runtide.agent.main import LOG_FILE, SOCKET_FILE, answers, log_to, run_agent, settings_from_environment
 from runtide.agent.serve import Agent
-from runtide.spool.layout import REJECTED_DIR, STREAM_FILE, Position, StreamInfo, default_root, host_folder, segments
+from runtide.agent.served import Run
+from runtide.agent.streams import written
+from runtide.agent.watch import Processes
+from runtide.spool.layout import (
+    REJECTED_DIR,
+    STREAM_FILE,
+    Position,
+    StreamInfo,
+    default_root,
+    host_folder,
+    host_folders,
+    runtime_folder,
+)
 from runtide.v1.records_pb2 import ROLE_AGENT
-from runtide.wire.errors import BadInput, Unavailable
+from runtide.wire.errors import BadInput
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +53,7 @@ class Progress:
 
     streams: int
     bytes: int
-    """What waited at the start and what has come since."""
+    """What waited at the start."""
     shipped: int
     error: str = ""
 
@@ -52,6 +68,8 @@ class Synced:
     """Streams that have no destination because no url was given, here or in the job."""
     rejected: int
     """Streams with records that a gateway refused for good: see their rejected/ folders."""
+    waiting: tuple[tuple[str, str], ...] = ()
+    """Streams that have not arrived, each with the reason."""
 
 
 def sync(
@@ -61,24 +79,48 @@ def sync(
     progress: Callable[[Progress], None] | None = None,
     give_up_s: float = GIVE_UP_S,
 ) -> Synced:
-    """Ship everything below a spool root. `url` and `token` are for streams that have no destination.
+    """Ship everything below a spool root; with `url` to that gateway, whatever address it was logged for.
 
-    Blocks until all has arrived. Raises Unavailable where nothing moves for `give_up_s`, BadInput for a wrong url.
+    Blocks until all that is there now has arrived, or nothing has moved for `give_up_s`. Raises BadInput for a wrong
+    url, and for a folder that is no spool.
     """
     if url is not None:
         parse_url(url)
-        _give_destination(root, url, token or "")
-    homeless = sum(1 for _, info in stream_folders(root) if not info.url)
+        _redirect(root, url, token or "")
+    found = [info for _, info in stream_folders(root)]
+    if not found and root != default_root() and not any(root.glob(f"*/{LOG_FILE}")):
+        raise BadInput("dir", root, "no spool is there: it would hold folders of hosts, and these folders of streams")
+    homeless = sum(1 for info in found if not info.url)
     watch = _Watch(root, progress or (lambda _: None), give_up_s)
-    hosts = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
     settings = dataclasses.replace(settings_from_environment(), once=True, linger_seconds=0.3, sample_seconds=0)
-    if not run_agent(root, settings, host_folders=hosts, watch=watch.follow):
+    if found and not run_agent(root, settings, host_folders=host_folders(root), watch=watch.follow):
+        answers(runtime_folder(root) / SOCKET_FILE, "sync")
         watch.until_done(lambda: None)
     watch.finish()
-    if watch.failure:
-        raise Unavailable(watch.failure)
     rejected = sum(1 for folder, _ in stream_folders(root) if (folder / REJECTED_DIR).exists())
-    return Synced(watch.streams, watch.shipped, homeless, rejected)
+    return Synced(watch.streams, watch.shipped, homeless, rejected, watch.waiting)
+
+
+def discard(root: Path, stream: str) -> int:
+    """Give up what is left of a stream, for good; returns how many bytes. Raises BadInput where that cannot be done.
+
+    With the last stream of a run goes what agents have to say of it.
+    """
+    found = list(stream_folders(root))
+    given_up = next((each for each in found if each[1].stream == stream), None)
+    if given_up is None:
+        raise BadInput("stream", stream, f"there is none of this name in {root}")
+    folder, info = given_up
+    by_agent = info.role == ROLE_AGENT
+    if not by_agent and folder.parent == host_folder(root) and Processes().alive(info.pid, info.started):
+        raise BadInput("stream", stream, f"process {info.pid} goes on writing it")
+    left = written(folder) - Position.read(folder).acknowledged
+    shutil.rmtree(folder)
+    others = [each for each in found if each != given_up and Run.of(each[1]) == Run.of(info)]
+    if all(other.role == ROLE_AGENT for _, other in others):
+        for other_folder, _ in others:
+            shutil.rmtree(other_folder, ignore_errors=True)
+    return left
 
 
 def stream_folders(root: Path) -> Iterator[tuple[Path, StreamInfo]]:
@@ -86,35 +128,68 @@ def stream_folders(root: Path) -> Iterator[tuple[Path, StreamInfo]]:
     for path in sorted(root.glob(f"*/*/{STREAM_FILE}")):
         try:
             yield path.parent, StreamInfo.read(path.parent)
+        except FileNotFoundError:  # it has arrived meanwhile
+            continue
         except (OSError, ValueError, TypeError, AttributeError) as error:
             log.warning("%s: %s", path, error)
 
 
-def _give_destination(root: Path, url: str, token: str) -> None:
+def _redirect(root: Path, url: str, token: str) -> None:
+    """Give an address to the streams that have none, and another one to those that wait for theirs."""
+    processes = Processes()
     for folder, info in stream_folders(root):
         if not info.url:
             dataclasses.replace(info, url=url, token=info.token or token).write(folder)
+            continue
+        position = Position.read(folder)
+        here = folder.parent == host_folder(root)
+        moves = not position.error and here and processes.alive(info.pid, info.started)
+        if not moves and info.url != url and position.acknowledged < written(folder):
+            dataclasses.replace(info, url=url, token=token or info.token).write(folder)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A stream that has to arrive."""
+
+    stream: str
+    start: int
+    end: int
+    at: int
+    error: str = ""
+
+    @property
+    def arrived(self) -> bool:
+        return self.at >= self.end
 
 
 class _Watch:
-    """Follows position.json of all streams, from a thread beside the agent or in place of it."""
+    """Follows position.json of all streams that are there now, from a thread beside the agent or in place of it."""
 
     def __init__(self, root: Path, progress: Callable[[Progress], None], give_up_s: float) -> None:
-        self.failure = ""
-        self.shipped = 0
-        self._root, self._progress, self._give_up_s = root, progress, give_up_s
-        self._start: dict[Path, int] = {}
-        self._ends: dict[Path, int] = {}
-        self._positions: dict[Path, int] = {}
+        self._progress, self._give_up_s = progress, give_up_s
+        self._followed: dict[Path, _Followed] = {}
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
-        self._begun = False
-        self._look()
-        self._begun = True
+        self._gave_up = False
+        for folder, info in stream_folders(root):
+            if info.url:
+                at = Position.read(folder).acknowledged
+                self._followed[folder] = _Followed(info.stream, at, max(at, written(folder)), at)
 
     @property
     def streams(self) -> int:
-        return sum(1 for folder, end in self._ends.items() if end > self._start[folder])
+        return sum(1 for each in self._followed.values() if each.at > each.start)
+
+    @property
+    def shipped(self) -> int:
+        return sum(each.at - each.start for each in self._followed.values())
+
+    @property
+    def waiting(self) -> tuple[tuple[str, str], ...]:
+        """What has not arrived. A torn record at the end waits for its rest, and is no reason to wait here."""
+        left = [each for each in self._followed.values() if not each.arrived]
+        return tuple((each.stream, each.error) for each in left if each.error or self._gave_up)
 
     def follow(self, agent: Agent) -> None:
         import asyncio
@@ -128,49 +203,37 @@ class _Watch:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        self._report(self._look())
+        self._look()
 
     def until_done(self, give_up: Callable[[], None]) -> None:
         """Look until everything is acknowledged, the agent is done, or nothing moves any more."""
         moved_at, before = time.monotonic(), -1
         while not self._over.wait(LOOK_S):
-            error = self._look()
-            self._report(error)
+            self._look()
             if self.shipped != before:
                 moved_at, before = time.monotonic(), self.shipped
-            if self._thread is None and all(self._positions[each] >= end for each, end in self._ends.items()):
+            left = [each for each in self._followed.values() if not each.arrived]
+            if self._thread is None and not left:
                 return
-            if error and time.monotonic() - moved_at > self._give_up_s:
-                self.failure = error
+            patience = self._give_up_s + (0.0 if all(each.error for each in left) else PUSH_TIMEOUT_S)
+            if time.monotonic() - moved_at > patience:
+                self._gave_up = True
                 give_up()
                 return
 
-    def _look(self) -> str:
-        """Read all positions; a folder that has gone has arrived. Returns an error of one that waits."""
-        error = ""
-        seen: set[Path] = set()
-        for folder, info in stream_folders(self._root):
-            try:
-                position, last = Position.read(folder), segments(folder)[-1:]
-                end = last[0][0] + last[0][1].stat().st_size if last else position.acknowledged
-            except FileNotFoundError:
+    def _look(self) -> None:
+        """Read all positions; a folder that has gone has arrived."""
+        for folder, each in self._followed.items():
+            if each.arrived:
                 continue
-            if not info.url or (info.role == ROLE_AGENT and self._begun and folder not in self._start):
-                continue  # what the agent says about this sync is no leftover
-            seen.add(folder)
-            self._start.setdefault(folder, position.acknowledged)
-            self._ends[folder] = max(end, position.acknowledged)
-            self._positions[folder] = position.acknowledged
-            if position.error and position.acknowledged < end:
-                error = position.error
-        for folder in self._ends.keys() - seen:
-            self._positions[folder] = self._ends[folder]
-        self.shipped = sum(at - self._start[folder] for folder, at in self._positions.items())
-        return error
-
-    def _report(self, error: str) -> None:
-        total = sum(end - self._start[folder] for folder, end in self._ends.items())
-        self._progress(Progress(self.streams, total, self.shipped, error))
+            position = Position.read(folder)
+            gone = not (folder / STREAM_FILE).exists()
+            each.at = each.end if gone else min(each.end, max(each.at, position.acknowledged))
+            each.error = "" if each.arrived else position.error
+        waits = [each for each in self._followed.values() if each.end > each.start]
+        total = sum(each.end - each.start for each in waits)
+        error = next((each.error for each in waits if each.error), "")
+        self._progress(Progress(len(waits), total, self.shipped, error))
 
 
 class Bar:
@@ -214,7 +277,15 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("dir", nargs="?", type=Path, help="spool folder (default: RUNTIDE_DIR, else ~/.runtide/spool)")
     parser.add_argument(
-        "--url", help="gateway for streams that have none, such as grpc://127.0.0.1:7171; their token is RUNTIDE_TOKEN"
+        "--url",
+        help="gateway for all that waits, such as grpc://127.0.0.1:7171, with RUNTIDE_TOKEN (default: where each was "
+        "logged to)",
+    )
+    parser.add_argument(
+        "--discard",
+        metavar="STREAM",
+        action="append",
+        help="give up for good what is left of a stream; nothing is sent",
     )
     asked = parser.parse_args(argv)
     root = (asked.dir or default_root()).expanduser().absolute()
@@ -223,15 +294,32 @@ def main(argv: list[str]) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     bar = Bar()
     try:
+        if asked.discard:
+            for stream in asked.discard:
+                sys.stdout.write(f"{discard(root, stream)} bytes of stream {stream} are given up.\n")
+            return 0
         done = sync(root, asked.url, os.environ.get("RUNTIDE_TOKEN"), bar)
-    except (Unavailable, BadInput) as error:
-        bar.close()
+    except (BadInput, OSError) as error:
         sys.stderr.write(f"runtide sync: {error}\n")
-        return 1
-    bar.close()
-    sys.stdout.write(f"{done.bytes} bytes of {done.streams} streams have arrived.\n")
+        return 2 if isinstance(error, BadInput) else 1
+    finally:
+        bar.close()
+    return _tell(done, root)
+
+
+def _tell(done: Synced, root: Path) -> int:
+    sys.stdout.write(f"{done.bytes} bytes of {counted(done.streams, 'stream')} have arrived.\n")
     if done.homeless:
-        sys.stdout.write(f"{done.homeless} streams have no gateway: give one with --url.\n")
+        sys.stdout.write(f"Without a gateway: {counted(done.homeless, 'stream')}; give one with --url.\n")
     if done.rejected:
-        sys.stdout.write(f"{done.rejected} streams have refused records: see rejected/ in {root}.\n")
-    return 1 if done.homeless or done.rejected else 0
+        sys.stdout.write(f"With refused records: {counted(done.rejected, 'stream')}; see rejected/ in {root}.\n")
+    for stream, error in done.waiting:
+        sys.stderr.write(f"runtide sync: stream {stream} waits: {error or 'nothing moves'}\n")
+    if done.waiting:
+        sys.stderr.write("runtide sync: --url sends all that waits elsewhere, --discard STREAM gives a stream up\n")
+    return 1 if done.homeless or done.rejected or done.waiting else 0
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are: 1 stream, 2 streams."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -19,11 +19,12 @@ class Tasks:
         """Nothing runs yet."""
         self._tasks: set[asyncio.Future[None]] = set()
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Awaitable[None]) -> asyncio.Future[None]:
         """Let it run until it ends or is cancelled."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._over)
+        return task
 
     def repeat(self, step: Callable[[], Awaitable[float]], name: str) -> None:
         """Let a step run again and again; it says how long to wait. One that fails is logged and tried again."""

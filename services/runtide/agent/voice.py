@@ -32,6 +32,7 @@ class Voice:
         self._home, self._served, self._clock = home, served, clock
         self._own: dict[Run, OwnStream] = {}
         self._open_at = 0.0
+        self._sampler: Sampler | None = None
 
     @property
     def runs(self) -> set[Run]:
@@ -71,21 +72,21 @@ class Voice:
             if stream.info.role != ROLE_AGENT and stream.speaks and Run.of(stream.info) == run
         ]
 
-    async def heartbeats(self, period_s: float) -> None:
-        """Say again and again which streams' processes live."""
-        while True:
-            await asyncio.sleep(period_s)
-            for run, own in self._own.items():
-                own.heartbeat(self._living(run))
+    async def heartbeats(self, period_s: float) -> float:
+        """Say which streams' processes live; returns when to say it again."""
+        for run, own in self._own.items():
+            own.heartbeat(self._living(run))
+        return period_s
 
-    async def samples(self, period_s: float) -> None:
+    async def samples(self, period_s: float) -> float:
         """Sample on a time grid, so that two agents of a host write the same row."""
-        sampler = await asyncio.to_thread(Sampler)
-        while True:
-            tick = (time.time() // period_s + 1) * period_s
-            await asyncio.sleep(tick - time.time())
-            if self._own:
-                await self._sample(sampler, round(tick * 1_000_000))
+        if self._sampler is None:
+            self._sampler = await asyncio.to_thread(Sampler)
+        tick = (time.time() // period_s + 1) * period_s
+        await asyncio.sleep(tick - time.time())
+        if self._own:
+            await self._sample(self._sampler, round(tick * 1_000_000))
+        return 0.0
 
     async def _sample(self, sampler: Sampler, time_us: int) -> None:
         ranks = {

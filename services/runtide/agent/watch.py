@@ -6,17 +6,22 @@ because the system's clock was set.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from runtide.spool.layout import replace_file
+from runtide.spool.layout import ENDED_PREFIX, replace_file
 
 ENDED_DIR = "ended"
 """Folder in the host folder where `runtide run` says how processes ended."""
+
+REMEMBERED_S = 60.0
+"""How long an end is remembered though it has arrived: a process of the same job may come late."""
 
 START_TOLERANCE_S = 5.0
 """Start times come from the boot time, which moves a little when the clock is set; a pid is not reused this fast."""
@@ -96,3 +101,11 @@ class Ended:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return ended if abs(ended.started - started) < START_TOLERANCE_S else None
+
+
+def forget_ends(host_folder: Path) -> None:
+    """Delete what is remembered of ends, but for the latest: for a host folder whose streams have all arrived."""
+    for file in (*host_folder.glob(f"{ENDED_PREFIX}*"), *(host_folder / ENDED_DIR).glob("*.json")):
+        with contextlib.suppress(OSError):  # another process forgets it too
+            if time.time() - file.stat().st_mtime > REMEMBERED_S:
+                file.unlink()

@@ -60,7 +60,7 @@ class AgentLink:
         deadline = time.monotonic() + timeout_s
         try:
             # a request may hold a token: never to a socket that another user of the host has put there
-            layout.private_folder(self._socket.parent)
+            layout.check_private(self._socket.parent)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
                 peer.settimeout(max(timeout_s, 0.01))
                 peer.connect(str(self._socket))
@@ -70,17 +70,18 @@ class AgentLink:
             return None
         return found if isinstance(found, dict) else None
 
-    def ensure(self) -> None:
-        """See to it that an agent runs or is starting. Does not wait for it."""
-        if not self._may_start or self.ask({"op": "ping"}, 0.5) is not None:
-            return
-        if time.monotonic() - self._started_at < START_SECONDS and self._started_at:
-            return
+    def ensure(self) -> bool:
+        """See to it that an agent runs or is starting, without waiting for it. True: one answers."""
+        if self.ask({"op": "ping"}, 0.5) is not None:
+            return True
+        if not self._may_start or (time.monotonic() - self._started_at < START_SECONDS and self._started_at):
+            return False
         self._started_at = time.monotonic()
         try:
             _start(self._root)
         except OSError as error:
             say(f"the agent could not be started ({error}); what is logged stays in {self._root}")
+        return False
 
     def wait(self, deadline: float) -> bool:
         """Wait until the agent answers, at most until `deadline` (monotonic)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from enum import Enum
 
 from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
 from runtide.sdk.settings import Settings
@@ -13,6 +14,17 @@ from runtide.sdk.stream import Stream
 _POLL_SECONDS = 0.02
 _ASK_AGAIN_SECONDS = 30.0
 _SIDECAR_SECONDS = 1.0
+_PING_SECONDS = 0.3
+
+
+class Arrival(Enum):
+    """What has become of what was said."""
+
+    ARRIVED = "arrived"
+    UNDER_WAY = "under way"
+    """The agent sends it; there was no time to wait for the end."""
+    AWAY = "away"
+    """No gateway is to be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +36,21 @@ class Delivery:
     run_id: str
     launch_id: str
 
-    def acknowledged(self, stream: Stream, timeout_s: float) -> bool:
+    def acknowledged(self, stream: Stream, timeout_s: float) -> Arrival:
         """Wait until everything is beyond any process death. Returns early where no gateway is to be reached."""
         end, deadline = stream.writer.offset, time.monotonic() + timeout_s
         if position_of(stream.writer).acknowledged >= end:
-            return True
-        if time.monotonic() >= deadline or not self._worth_waiting(stream, deadline):
-            return position_of(stream.writer).acknowledged >= end
+            return Arrival.ARRIVED
+        if timeout_s <= 0:  # then what the agent has met tells
+            moves = not position_of(stream.writer).error and self.link.ask({"op": "ping"}, _PING_SECONDS) is not None
+            return Arrival.UNDER_WAY if moves else Arrival.AWAY
+        if not self._worth_waiting(stream, deadline):
+            return Arrival.ARRIVED if position_of(stream.writer).acknowledged >= end else Arrival.AWAY
         while position_of(stream.writer).acknowledged < end:
             if time.monotonic() >= deadline:
-                return False
+                return Arrival.UNDER_WAY
             time.sleep(_POLL_SECONDS)
-        return True
+        return Arrival.ARRIVED
 
     def stored(self, stream: Stream, timeout_s: float) -> bool:
         """Wait until everything said so far is in ClickHouse."""

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtide.sdk import ranks
-from runtide.spool.layout import replace_file
+from runtide.spool.layout import ENDED_PREFIX, replace_file
 
-_PREFIX = "ended-"
 _TICK_SECONDS = 0.02
 KEEP_SECONDS = 24 * 3600.0
 
@@ -43,7 +42,7 @@ class EndedHere:
     def write(self, host_folder: Path, tenant: str, run_id: str) -> None:
         """Remember, and forget what is old. Raises OSError."""
         replace_file(_file(host_folder, tenant, run_id), json.dumps(dataclasses.asdict(self)))
-        for old in host_folder.glob(f"{_PREFIX}*"):
+        for old in host_folder.glob(f"{ENDED_PREFIX}*"):
             if time.time() - old.stat().st_mtime > KEEP_SECONDS:
                 old.unlink(missing_ok=True)
 
@@ -64,4 +63,4 @@ def began() -> float:
 
 
 def _file(host_folder: Path, tenant: str, run_id: str) -> Path:
-    return host_folder / f"{_PREFIX}{ranks.derive(tenant, run_id)}"
+    return host_folder / f"{ENDED_PREFIX}{ranks.derive(tenant, run_id)}"

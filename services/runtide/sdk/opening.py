@@ -13,6 +13,7 @@ from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
 from runtide.sdk.delivery import Delivery
 from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import AUTO, PARENT_PID, Asked, Identity, identify, leftovers
+from runtide.sdk.keeper import Keeper
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.notice import Once, say
 from runtide.sdk.opener import StreamOpener
@@ -47,6 +48,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     for notice in identity.notices:
         say(notice)
     delivery = Delivery(link, told, identity.run_id, identity.launch_id) if told.mode == ONLINE else None
+    keeper = Keeper(link)
     run = Run(
         told,
         run_id=identity.run_id,
@@ -54,11 +56,13 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         attempt=identity.attempt,
         opener=StreamOpener(told, place, identity, parent),
         delivery=delivery,
-        on_finish=_remember(process, told, place, identity),
+        on_finish=_remember(process, told, place, identity, keeper),
         signal_seen=process.signal_seen,
         config=config,
     )
     process.started()
+    if told.start_agent:
+        keeper.start()
     if place.rank == 0:
         say(_hello(told, run))
     process.opened(run, capture_console=told.capture_console)
@@ -106,12 +110,16 @@ def _last_run(told: Settings) -> str:
         return ""
 
 
-def _remember(process: Process, told: Settings, place: Place, identity: Identity) -> Callable[[Run, Leaving], None]:
+def _remember(
+    process: Process, told: Settings, place: Place, identity: Identity, keeper: Keeper
+) -> Callable[[Run, Leaving], None]:
     """Keep what the next init has to know: a run that may have to be continued, and the end of one with a given id."""
     file, pid = _last_run_file(told), os.getpid()
 
     def closing(run: Run, leaving: Leaving) -> None:
         process.closing(run, leaving)
+        if os.getpid() == pid:
+            keeper.stop()
         try:
             if told.resume == AUTO and os.getpid() == pid and leaving.exit_code == 0 and leaving.reason != "signal":
                 file.unlink(missing_ok=True)

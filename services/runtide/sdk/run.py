@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from runtide.sdk import values
-from runtide.sdk.delivery import Delivery
+from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
@@ -354,15 +354,20 @@ class Run:
             return
         if leaving.reason == "signal":
             timeout = 0.0  # who sent it will not wait
-        if self._delivery is None or not self._delivery.acknowledged(stream, timeout):
-            self._say_what_is_left(stream)
+        arrival = self._delivery.acknowledged(stream, timeout) if self._delivery else Arrival.AWAY
+        if arrival is not Arrival.ARRIVED:
+            self._say_what_is_left(stream, arrival)
 
-    def _say_what_is_left(self, stream: Stream) -> None:
+    def _say_what_is_left(self, stream: Stream, arrival: Arrival) -> None:
         position = position_of(stream.writer)
         declared = stream.writer.count_below(stream.writer.offset)
         points = declared.points - stream.writer.count_below(position.acknowledged).points
-        why = f" ({position.error})" if position.error else ""
-        say(f"{points} points still local{why}, they are sent when a gateway is reachable; or run: runtide sync")
+        left = f"{points} point{'' if points == 1 else 's'}"
+        if arrival is Arrival.UNDER_WAY and not position.error:
+            say(f"{left} not confirmed yet, the agent goes on sending")
+        else:
+            why = f" ({position.error})" if position.error else ""
+            say(f"{left} still local{why}, sent when a gateway is reachable; or run: runtide sync")
 
     def _refuse(self, subject: str, error: BadInput) -> None:
         self.refused += 1

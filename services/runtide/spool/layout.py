@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import socket
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ STREAM_FILE = "stream.json"
 POSITION_FILE = "position.json"
 REJECTED_DIR = "rejected"
 SEGMENT_SUFFIX = ".seg"
+ENDED_PREFIX = "ended-"
+"""Files in the host folder by which the sdk remembers runs that have ended here, until the store knows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,11 @@ def host_folder(root: Path) -> Path:
     return root / host_key()
 
 
+def host_folders(root: Path) -> list[Path]:
+    """The folders of all hosts that have streams within a spool root."""
+    return sorted({path.parent.parent for path in root.glob(f"*/*/{STREAM_FILE}")})
+
+
 def runtime_folder(root: Path) -> Path:
     """Where the agent of a spool root has its lock and socket: local to the host, since flock on NFS acts across hosts.
 
@@ -150,11 +159,25 @@ def runtime_folder(root: Path) -> Path:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder, and its parent, that only its owner may enter. Raises PermissionError for another user's."""
+    """Make a folder, and its parent, that only its owner may enter.
+
+    Raises PermissionError where it is not so: see `check_private`.
+    """
     for each in (folder.parent, folder):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if each.stat().st_uid != os.getuid():
-            raise PermissionError(f"{each} belongs to another user")
+        with contextlib.suppress(FileExistsError):  # no folder, or a link to nowhere
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(folder)
+
+
+def check_private(folder: Path) -> None:
+    """See that a folder and its parent are this user's alone: what is said there may hold a token.
+
+    Raises PermissionError where one is another user's, open to others, or a link; FileNotFoundError where none is.
+    """
+    for each in (folder.parent, folder):
+        found = each.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{each} is no folder that only this user may enter")
 
 
 def _boot_id() -> str:

@@ -133,16 +133,16 @@ def _edges(body: bytes, position: int) -> tuple[int, int]:
 def _hop_steps(body: bytes, start: int, record: int, end: int, limit: int, found: Scan) -> int:
     """Pass a Step and all that follow with the same frame and key set: what a training loop writes, at 0.1 us each."""
     at = record + 1
-    while body[at] >= 0x80:
+    while at < end and body[at] >= 0x80:
         at += 1
     key_set_at = at + 2
-    if body[at + 1] == _FIXED32_TAG:
+    if key_set_at + 4 <= end and body[at + 1] == _FIXED32_TAG:
         key_set = int.from_bytes(body[key_set_at : key_set_at + 4], "little")
     else:  # written by something else than our encoder
         key_set = _step_key_set(body[record:end])
     if key_set not in found.defined:
         found.used.add(key_set)
-    stride, frame = end - start, body[start : key_set_at + 4]
+    stride, frame = end - start, body[start : min(key_set_at + 4, end)]
     position, last, count = end, min(limit, len(body)) - stride, 1
     same = body.startswith
     while position <= last and same(frame, position):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -227,3 +229,18 @@ def test_an_agent_takes_note_of_what_another_one_has_shipped(tmp_path: Path) -> 
     piece = stream.take()
     assert piece is not None
     assert (piece.offset, piece.body, stream.position.gap_records) == (len(body[0]), body[1], 0)
+
+
+def test_the_load_of_the_host_is_right_in_every_thread() -> None:
+    sampler = Sampler()
+
+    def said() -> list[float]:
+        return [each.value for each in sampler.read([]).host if each.name == "cpu_percent"]
+
+    for _ in range(3):
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            pass
+        with ThreadPoolExecutor(1) as fresh:
+            assert fresh.submit(said).result()[0] > 100 / (os.cpu_count() or 1) / 3
+    assert said() == []  # a late round and the next one in its time

@@ -25,7 +25,7 @@ class ScriptedAgent:
     """Answers by a function, from a thread; an empty answer is none at all."""
 
     def __init__(self, path: Path, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        path.parent.mkdir(parents=True)
+        layout.private_folder(path.parent)
         self.asked: list[dict[str, Any]] = []
         self._answer = answer
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -187,3 +187,24 @@ def test_with_an_external_agent_none_is_started(job, short_runtime):
     job.run('import runtide; r = runtide.init("p", run_id="r"); r.log({"a": 1}); r.finish(timeout=0.2)')
     (host,) = job.root.iterdir()
     assert not (host / "agent.log").exists()
+
+
+def test_what_the_agent_is_still_sending_is_not_called_out_of_reach(job, agent):
+    agent(gateway(reachable=True))
+    done = job.run(
+        """
+import os, signal, runtide
+run = runtide.init("p")
+run.log({"a": 1})
+os.kill(os.getpid(), signal.SIGTERM)
+""",
+        code=-15,
+    )
+    assert "1 point not confirmed yet" in done.stderr
+    assert "reachable" not in done.stderr
+
+
+def test_points_are_counted_in_words(job, agent):
+    agent(gateway(reachable=False, error="refused"))
+    done = job.run('import runtide; r = runtide.init("p"); r.log({"a": 1}); r.finish()')
+    assert "1 point still local" in done.stderr

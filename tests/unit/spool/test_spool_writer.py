@@ -186,3 +186,17 @@ def test_stream_ids_sort_by_time_and_differ():
     assert len(set(ids)) == 100
     assert all(len(name) == 32 for name in ids)
     assert [name[:12] for name in ids] == sorted(name[:12] for name in ids)
+
+
+def test_a_private_folder_is_this_users_alone_and_no_link(tmp_path: Path) -> None:
+    layout.private_folder(tmp_path / "a" / "b")
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a", tmp_path / "a" / "b")] == [0o700, 0o700]
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "a" / "b")
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "a" / "open").mkdir(mode=0o755)
+    for name in ("link", "file", "open"):
+        with pytest.raises(PermissionError):
+            layout.private_folder(tmp_path / "a" / name)
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(FileNotFoundError):
+        layout.check_private(tmp_path / "c" / "d")
