@@ -66,6 +66,8 @@ class Identity:
     attempt: int
     resumed_from: str = ""
     resume_step: int | None = None
+    next_step: int = 0
+    """The step of the first log() that says none: after those that earlier attempts left."""
     notices: tuple[str, ...] = ()
     """What the user should know about how it was found."""
 
@@ -76,9 +78,13 @@ def identify(
     env_parent: str,
     ask: Ask,
     local: Iterable[StreamInfo],
+    stepped: Callable[[StreamInfo], int | None] = lambda info: None,
     ended_here: Callable[[str], EndedHere | None] = lambda run_id: None,
 ) -> Identity:
-    """Decide run id and attempt. Raises NoSuchRun for resume="must" of a run that is not there."""
+    """Decide run id, attempt and first step. Raises NoSuchRun for a run that is to be resumed and is not there.
+
+    `local` are the streams in this host's spool, `stepped` reads how far one of them has come.
+    """
     launch_id = _launch_id(asked, place, env_parent)
     notices: list[str] = []
     run_id = asked.run_id or asked.resume_run or (asked.last if not place.job else "")
@@ -93,18 +99,37 @@ def identify(
     first = place.restarts + 1
     if fresh and not place.restarts:
         return Identity(run_id, launch_id, first, notices=tuple(notices))
-    leftover = [info for info in local if info.run_id == run_id]
-    known = _Known(run_id, launch_id, ask(run_id, launch_id), ask, leftover, ended_here(run_id))
+    local = list(local)
+    known = _Known(run_id, launch_id, ask, local, stepped, ended_here(run_id))
     continues = asked.resume_run if asked.resume_run != run_id else ""
+    source = _Known(continues, "", ask, local, stepped, None) if continues else known
     resume = ALLOW if asked.resume_run or (asked.resume == NEVER and place.again) else asked.resume
-    if asked.resume == MUST and known.missing():
-        raise NoSuchRun(f"run {run_id} is to be resumed, but project {asked.project or 'default'} has no such run")
+    for wanted in ([known] if asked.resume == MUST else []) + ([source] if asked.resume_run else []):
+        if wanted.missing():
+            whose = f"project {asked.project or 'default'}"
+            raise NoSuchRun(f"run {wanted.run_id} is to be resumed, but {whose} has no such run")
     if resume == NEVER and not fresh and known.ended():
         new = ranks.derive(asked.project, run_id, launch_id)
         notices.append(f"run {run_id} has ended, so this is a new run, {new}; give resume='allow' to go on with it")
         return Identity(new, launch_id, first, resumed_from=continues, notices=tuple(notices))
     attempt = max(first, known.attempt(joins=resume == NEVER))
-    return Identity(run_id, launch_id, attempt, continues, asked.resume_step, tuple(notices))
+    last = asked.resume_step
+    if last is None and (continues or attempt > 1 or resume != NEVER):
+        last = source.last_step(None if continues else attempt)
+        if last is None and source.unknown():
+            notices.append(
+                f"how far run {source.run_id} has come cannot be asked now, so steps that log() is not given count "
+                "from 0; give log(..., step=) lest they hide what earlier attempts logged"
+            )
+    return Identity(
+        run_id,
+        launch_id,
+        attempt,
+        continues,
+        asked.resume_step,
+        next_step=0 if last is None else last + 1,
+        notices=tuple(notices),
+    )
 
 
 def parse_resume_from(text: str) -> tuple[str, int | None]:
@@ -140,19 +165,32 @@ class _Known:
         self,
         run_id: str,
         launch_id: str,
-        answer: Preflight,
         ask: Ask,
         local: list[StreamInfo],
+        stepped: Callable[[StreamInfo], int | None],
         ended_here: EndedHere | None,
     ) -> None:
-        self._run_id, self._launch_id, self._answer, self._ask = run_id, launch_id, answer, ask
-        self._ended_here = ended_here
-        self._local = [info for info in local if info.role == wire.ROLE_RANK]
+        self.run_id, self._launch_id, self._ask = run_id, launch_id, ask
+        self._answer = ask(run_id, launch_id)
+        self._stepped, self._ended_here = stepped, ended_here
+        self._local = [info for info in local if info.run_id == run_id and info.role == wire.ROLE_RANK]
         self._ours = [info.attempt for info in self._local if info.launch_id == launch_id]
         self._next: int | None = None
 
     def missing(self) -> bool:
-        return self._answer.reachable and not self._answer.run_exists and not self._local
+        return not self.unknown() and not self._answer.run_exists and not self._local
+
+    def unknown(self) -> bool:
+        """Whether the store could not be asked."""
+        return not self._answer.reachable or not self._answer.attempt
+
+    def last_step(self, before: int | None) -> int | None:
+        """Where the attempts before `before`, or all, have come to on any rank: a later attempt hides what all logged.
+
+        What the store has may lag behind the files of those that ended just now.
+        """
+        ends = [self._stepped(info) for info in self._local if before is None or info.attempt < before]
+        return max((step for step in (self._answer.last_step, *ends) if step is not None), default=None)
 
     def ended(self) -> bool:
         """Whether the run is over and this is another launch. A late rank of the launch that ended still belongs."""
@@ -184,7 +222,7 @@ class _Known:
         if not self._answer.reachable or not self._answer.run_exists:
             return False
         if self._next is None:
-            self._next = self._ask(self._run_id, _NO_SUCH_LAUNCH).attempt
+            self._next = self._ask(self.run_id, _NO_SUCH_LAUNCH).attempt
         return 0 < self._answer.attempt < self._next
 
 

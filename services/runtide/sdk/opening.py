@@ -21,6 +21,7 @@ from runtide.sdk.ranks import Place
 from runtide.sdk.run import Run
 from runtide.sdk.settings import DISABLED, ONLINE, Settings
 from runtide.spool.layout import host_folder, replace_file
+from runtide.spool.steps import last_step
 
 
 def open_run(process: Process, told: Settings, config: object) -> Run:
@@ -42,6 +43,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         parent,
         _asker(told, link, place.rank, deadline),
         (info for info in leftovers(here) if info.tenant == told.tenant),
+        lambda info: last_step(here / info.stream),
         lambda run_id: EndedHere.read(here, told.tenant, run_id),
     )
     for notice in identity.notices:

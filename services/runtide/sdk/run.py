@@ -116,8 +116,9 @@ class Run:
     ) -> None:
         """Log metric values. When it returns they survive a kill of this process.
 
-        Nested dictionaries are joined with "/". Without a step, the last one plus 1, beginning with 0. With
-        `commit=False` values gather until the next log() that commits. Blocks for the local disk only.
+        Nested dictionaries are joined with "/". Without a step, the last one plus 1, beginning with 0, or after the
+        last step of the run that was resumed. With `commit=False` values gather until the next log() that commits.
+        Blocks for the local disk only.
         """
         try:
             stream = self._stream

@@ -39,12 +39,12 @@ class _Plan:
 class Stream:
     """Appends what a process says to its stream."""
 
-    def __init__(self, writer: SpoolWriter, opened: Record) -> None:
-        """`opened` is the stream's first record."""
+    def __init__(self, writer: SpoolWriter, opened: Record, next_step: int = 0) -> None:
+        """`opened` is the stream's first record, `next_step` the step of a log() that says none."""
         self.writer = writer
         self.pid = os.getpid()
         self.opened_at = time.monotonic()
-        self.next_step = 0
+        self.next_step = next_step
         self._lock = threading.RLock()  # reentrant: a signal handler may log while log() holds it
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._key_sets = 0

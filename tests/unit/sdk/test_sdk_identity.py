@@ -60,14 +60,14 @@ def asked(**told) -> Asked:
     return Asked(**{"project": "p", "run_id": "", "resume": "never", **told})
 
 
-def answers(*known: str, exists=True, state="finished", attempt=1, reachable=True):
+def answers(*known: str, exists=True, state="finished", attempt=1, reachable=True, last_step=None):
     """A gateway that knows some launches, as Preflight is defined: their attempt, else one more than the highest."""
 
     def ask(run_id: str, launch_id: str) -> Preflight:
         if not reachable:
             return Preflight()
         told = attempt if launch_id in known else attempt + 1 if exists else 1
-        return Preflight(True, "p", exists, state if exists else "", told)
+        return Preflight(True, "p", exists, state if exists else "", told, last_step)
 
     return ask
 
@@ -210,8 +210,67 @@ def test_resume_from_a_step():
         asked(resume_run=told.resume_run, resume_step=told.resume_step), Place("none"), "", answers(attempt=1), []
     )
     assert (found.run_id, found.attempt, found.resume_step, found.resumed_from) == ("r", 2, 40, "")
-    other = identify(asked(run_id="new", resume_run="r", resume_step=40), Place("none"), "", answers(exists=False), [])
-    assert (other.run_id, other.resumed_from, other.resume_step) == ("new", "r", 40)
+    assert found.next_step == 41
+    other = identify(asked(run_id="new", resume_run="r", resume_step=40), Place("none"), "", answers(), [])
+    assert other.run_id != "r"
+    assert (other.resumed_from, other.resume_step, other.next_step) == ("r", 40, 41)
+
+
+def test_what_is_not_there_is_not_resumed():
+    nowhere = answers(exists=False)
+    for told in (asked(resume_run="r"), asked(resume_run="r", resume_step=5), asked(run_id="new", resume_run="r")):
+        with pytest.raises(NoSuchRun, match="run r is to be resumed, but project p has no such run"):
+            identify(told, Place("none"), "", nowhere, [])
+        assert identify(told, Place("none"), "", nowhere, [info()]).attempt, "it lies in the spool"
+
+    def no_store(run_id: str, launch_id: str) -> Preflight:
+        return Preflight(True, "p")
+
+    assert identify(asked(run_id="r", resume="must"), Place("none"), "", no_store, []).run_id == "r"
+
+
+def test_steps_go_on_after_those_of_earlier_attempts():
+    def next_step(place_=Place("none"), local=(), gateway=answers(last_step=99), steps=None, **told):  # noqa: B008
+        found = identify(asked(**told), place_, "", gateway, local, (steps or {}).get)
+        assert not found.notices
+        return found.next_step
+
+    nobody = answers(reachable=False)
+    here, there = info(attempt=1), info(attempt=2)
+    for resume in ("allow", "must"):
+        assert next_step(run_id="r", resume=resume) == 100
+        assert next_step(run_id="r", resume=resume, gateway=answers()) == 0
+    assert next_step(last="r", resume="auto") == 100
+    assert next_step(resume_run="r") == 100
+    assert next_step(run_id="new", resume_run="r") == 100
+    assert next_step(run_id="r", gateway=answers(exists=False)) == 0
+    assert next_step(run_id="r", resume="allow", local=[here], steps={here: 105}) == 106, "not stored yet"
+    assert next_step(run_id="r", resume="allow", local=[here, there], steps={here: 7, there: 3}, gateway=nobody) == 8
+    assert next_step(place(TORCHRUN), run_id="r") == 100, "the launcher has started it again"
+    joined = info(launch_id=identify(asked(run_id="r"), Place("none"), "", nobody, []).launch_id, attempt=2)
+    assert next_step(run_id="r", resume="allow", local=[here, joined], steps={here: 7, joined: 3}, gateway=nobody) == 8
+
+
+def test_a_first_step_that_cannot_be_known_is_said():
+    for told in ({"run_id": "r", "resume": "must"}, {"resume_run": "r"}, {"last": "r", "resume": "auto"}):
+        found = identify(asked(**told), Place("none"), "", answers(reachable=False), [])
+        assert found.next_step == 0
+        assert "how far run r has come cannot be asked now" in found.notices[0]
+    assert identify(asked(run_id="r"), Place("none"), "", answers(reachable=False), []).notices == ()
+    assert identify(asked(resume_run="r", resume_step=4), Place("none"), "", answers(reachable=False), []).notices == ()
+
+
+def test_a_resumed_job_goes_on_where_its_files_end(job):
+    script = """
+import runtide
+run = runtide.init("p", resume="allow", run_id="r", resume_from={source})
+run.log({"a": 1}); run.log({"a": 2, "b": 1}); print("x" * 30000)
+run.finish({code})
+"""
+    for source, code in (("None", 1), ("None", 1), ("'r?step=2'", 0)):
+        job.run(script.replace("{source}", source).replace("{code}", str(code)))
+    steps = [[step for step, _ in stream.steps()] for stream in job.streams()]
+    assert steps == [[0, 1], [2, 3], [3, 4]]
 
 
 def test_processes_started_together_are_one_run_and_later_ones_are_another(job):
