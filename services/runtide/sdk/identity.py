@@ -24,7 +24,9 @@ from runtide.wire.states import ENDED
 NEVER, ALLOW, MUST, AUTO = "never", "allow", "must", "auto"
 RESUMES = (NEVER, ALLOW, MUST, AUTO)
 PARENT_PID = "RUNTIDE_PARENT_PID"
-"""Set by `runtide run`: its own pid. Everything below it is one launch."""
+"""Set by `runtide run`: its own pid."""
+LAUNCH_ID = "RUNTIDE_LAUNCH_ID"
+"""Set by `runtide run`, anew each time: everything below it is one launch."""
 MAX_LEFTOVERS = 2000
 _NO_SUCH_LAUNCH = "no-such-launch"
 
@@ -75,7 +77,7 @@ class Identity:
 def identify(
     asked: Asked,
     place: Place,
-    env_parent: str,
+    env_launch: str,
     ask: Ask,
     local: Iterable[StreamInfo],
     stepped: Callable[[StreamInfo], int | None] = lambda info: None,
@@ -85,12 +87,21 @@ def identify(
 
     `local` are the streams in this host's spool, `stepped` reads how far one of them has come.
     """
-    launch_id = _launch_id(asked, place, env_parent)
+    local = list(local)
+    launch_id = _launch_id(asked, place, env_launch)
     notices: list[str] = []
     run_id = asked.run_id or asked.resume_run or (asked.last if not place.job else "")
     fresh = False
     if not run_id:
         run_id, fresh = _derived(asked, place)
+        if fresh and place.marker and not place.again:
+            found = _not_taken(asked.project, run_id, launch_id, place, local, ended_here)
+            if found != run_id:
+                notices.append(
+                    f"rank {place.rank} was in run {run_id} already, from the same shell or launcher, so this is "
+                    f"another job and run {found}; set RUNTIDE_RUN_ID to the same value for all processes that belong together"
+                )
+            run_id = found
         if ranks.nodes_unnamed(place):
             notices.append(
                 f"the {place.launcher} job spans several nodes and has no id, so each node becomes a run of its own; "
@@ -99,7 +110,6 @@ def identify(
     first = place.restarts + 1
     if fresh and not place.restarts:
         return Identity(run_id, launch_id, first, notices=tuple(notices))
-    local = list(local)
     known = _Known(run_id, launch_id, ask, local, stepped, ended_here(run_id))
     continues = asked.resume_run if asked.resume_run != run_id else ""
     source = _Known(continues, "", ask, local, stepped, None) if continues else known
@@ -226,10 +236,46 @@ class _Known:
         return 0 < self._answer.attempt < self._next
 
 
-def _launch_id(asked: Asked, place: Place, env_parent: str) -> str:
-    if env_parent:
-        return ranks.derive("launch", env_parent, asked.run_id, str(place.restarts))
-    where = (*place.job, *place.start) if place.job and not place.one_node else (ranks.launching_process(place),)
+def _not_taken(
+    project: str,
+    run_id: str,
+    launch_id: str,
+    place: Place,
+    local: list[StreamInfo],
+    ended_here: Callable[[str], EndedHere | None],
+) -> str:
+    """The run of a job that is named by its launching process alone: a shell may launch one job after the other.
+
+    Of one job each rank is one process. So where another one has this rank, or had it in a run that is over, this is
+    the next job, whose ranks all come to the same next id. A process that a rank has started belongs to it.
+    """
+    ours = {os.getpid(), *ranks.ancestors()}
+
+    def taken(run_id: str) -> bool:
+        there = [info for info in local if info.run_id == run_id and info.role == wire.ROLE_RANK]
+        same = [info for info in there if info.rank == place.rank and info.launch_id == launch_id]
+        others = [info for info in same if info.pid not in ours]
+        if any(map(_alive, others)):
+            return True
+        ended = ended_here(of_rank(run_id, place.rank))
+        before = bool(others) or (ended is not None and ended.launch_id == launch_id and ended.at <= began())
+        return before and not any(map(_alive, there))
+
+    while taken(run_id):
+        run_id = ranks.derive(project, run_id, "next")
+    return run_id
+
+
+def of_rank(run_id: str, rank: int) -> str:
+    """The name by which the end of a single rank is remembered; no run has it, since an id has no "/"."""
+    return f"{run_id}/{rank}"
+
+
+def _launch_id(asked: Asked, place: Place, env_launch: str) -> str:
+    several_nodes = place.job and not place.one_node  # each may have a `runtide run` of its own
+    if env_launch and not several_nodes:
+        return ranks.derive("launch", env_launch, asked.run_id, str(place.restarts))
+    where = (*place.job, *place.start) if several_nodes else (ranks.launching_process(place),)
     return ranks.derive("launch", place.launcher, *where, *place.meeting, str(place.restarts))
 
 

@@ -12,7 +12,7 @@ from runtide.sdk import capture, ranks
 from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
 from runtide.sdk.delivery import Delivery
 from runtide.sdk.ended import EndedHere
-from runtide.sdk.identity import AUTO, PARENT_PID, Asked, Identity, identify, leftovers
+from runtide.sdk.identity import AUTO, LAUNCH_ID, PARENT_PID, Asked, Identity, identify, leftovers, of_rank
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.notice import Once, say
 from runtide.sdk.opener import StreamOpener
@@ -40,7 +40,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     identity = identify(
         _asked(told, nth),
         place,
-        parent,
+        os.environ.get(LAUNCH_ID, ""),
         _asker(told, link, place.rank, deadline),
         (info for info in leftovers(here) if info.tenant == told.tenant),
         lambda info: last_step(here / info.stream),
@@ -109,17 +109,22 @@ def _last_run(told: Settings) -> str:
 
 
 def _remember(process: Process, told: Settings, place: Place, identity: Identity) -> Callable[[Run, Leaving], None]:
-    """Keep what the next init has to know: a run that may have to be continued, and the end of one with a given id."""
+    """Keep what the next init has to know: a run that may have to be continued, the end of one whose id may come again."""
     file, pid = _last_run_file(told), os.getpid()
+    noted = ""
+    if told.run_id or told.resume_run:
+        noted = identity.run_id
+    elif place.marker and not place.job:
+        noted = of_rank(identity.run_id, place.rank)
 
     def closing(run: Run, leaving: Leaving) -> None:
         process.closing(run, leaving)
         try:
             if told.resume == AUTO and os.getpid() == pid and leaving.exit_code == 0 and leaving.reason != "signal":
                 file.unlink(missing_ok=True)
-            if (told.run_id or told.resume_run) and os.getpid() == pid:
+            if noted and os.getpid() == pid:
                 ended = EndedHere(identity.launch_id, time.time(), alone=place.world_size == 1)
-                ended.write(host_folder(told.root), told.tenant, identity.run_id)
+                ended.write(host_folder(told.root), told.tenant, noted)
         except OSError as error:
             say(f"the end of run {run.id} could not be noted for the next init: {error}")
 

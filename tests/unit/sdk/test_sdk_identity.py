@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from runtide.sdk.agent_link import Preflight
+from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import Asked, NoSuchRun, identify, parse_resume_from
 from runtide.sdk.ranks import Place, nodes_unnamed, place
 from runtide.sdk.settings import settings
@@ -197,6 +202,81 @@ def test_everything_under_runtide_run_is_one_launch():
     one = identify(asked(run_id="r"), Place("none"), "123", answers(exists=False), [])
     two = identify(asked(run_id="r"), Place("slurm", rank=3), "123", answers(exists=False), [])
     assert one.launch_id == two.launch_id
+
+
+def test_each_start_of_runtide_run_is_a_launch_but_all_nodes_of_a_named_job_are_one(job):
+    script = "import runtide; runtide.init('p', resume='allow', run_id='r').finish()"
+    for _ in range(2):  # as processes of one number, as in a container
+        command = [sys.executable, "-c", script]
+        job.run(f"import os; from runtide.agent import parent; os.getpid = lambda: 1; parent.run_job({command})")
+    assert [stream.info.attempt for stream in job.streams()] == [1, 2]
+    nodes = [TORCHRUN | {"RANK": str(rank), "TORCHELASTIC_RESTART_COUNT": "0"} for rank in (0, 4)]
+    ids = {identify(asked(run_id="r"), place(env), str(at), answers(), []).launch_id for at, env in enumerate(nodes)}
+    assert len(ids) == 1
+
+
+BY_HAND = """
+job() {
+    for rank in 0 1; do
+        RANK=$rank WORLD_SIZE=2 LOCAL_RANK=$rank LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \
+            TORCHELASTIC_RUN_ID=none "$PYTHON" -c "$SCRIPT" & pids="$pids $!"
+    done
+    wait $pids
+}
+job; job; job
+"""
+
+
+def test_jobs_that_one_shell_starts_one_after_the_other_are_runs_of_their_own(job):
+    script = """
+import subprocess, sys, runtide
+run = runtide.init("p")
+run.log({"rank": 1})
+helper = "import runtide; runtide.init('p').log({'helper': 1})"
+subprocess.run([sys.executable, "-c", helper], check=True)  # a rank's own helper is no other job
+"""
+    env = {"PYTHON": sys.executable, "SCRIPT": script, "BY_HAND": BY_HAND}
+    done = job.run("import os, subprocess; subprocess.run(['sh', '-c', os.environ['BY_HAND']], check=True)", env=env)
+    found: dict[str, list[tuple[int, str]]] = {}
+    for stream in job.streams():
+        found.setdefault(stream.info.run_id, []).extend(
+            (stream.info.rank, name) for _, row in stream.steps() for name in row
+        )
+    expected = [(0, "helper"), (0, "rank"), (1, "helper"), (1, "rank")]
+    assert [sorted(each) for each in found.values()] == [expected] * 3
+    assert "this is another job" in done.stderr
+    assert "set RUNTIDE_RUN_ID" in done.stderr
+
+
+def test_a_rank_that_another_living_process_has_is_another_job():
+    hand = place({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"})
+    first = identify(asked(), hand, "", answers(), [])
+
+    def again(local, ended=None):
+        return identify(
+            asked(), hand, "", answers(), local, ended_here=lambda name: ended if name == ended_name else None
+        )
+
+    def stream(pid, started, rank=0):
+        return StreamInfo(
+            "s", "p", first.run_id, rank, 1, "h", wire.ROLE_RANK, pid, started, "", launch_id=first.launch_id
+        )
+
+    ended_name = f"{first.run_id}/0"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        alive = psutil.Process(other.pid).create_time()
+        found = again([stream(other.pid, alive)])
+        assert found.run_id != first.run_id
+        assert "RUNTIDE_RUN_ID" in found.notices[0]
+        assert again([stream(other.pid, alive, rank=1)]).run_id == first.run_id
+        gone = stream(2**22 + 1, 1.0)
+        assert again([gone, stream(other.pid, alive, rank=1)]).run_id == first.run_id, "the job lives"
+        other.communicate(b"\n")
+    assert again([gone]).run_id == found.run_id
+    assert again([], EndedHere(first.launch_id, time.time() - 3600, alone=False)).run_id == found.run_id
+    assert again([], EndedHere(first.launch_id, time.time() + 1, alone=False)).run_id == first.run_id
+    mine = stream(os.getpid(), psutil.Process().create_time())
+    assert again([mine]).run_id == first.run_id
 
 
 def test_resume_from_a_step():
