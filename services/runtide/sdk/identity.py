@@ -99,7 +99,7 @@ def identify(
             if found != run_id:
                 notices.append(
                     f"rank {place.rank} was in run {run_id} already, from the same shell or launcher, so this is "
-                    f"another job and run {found}; set RUNTIDE_RUN_ID to the same value for all processes that belong together"
+                    f"another job and run {found}; set RUNTIDE_RUN_ID to one value for all processes of a job"
                 )
             run_id = found
         if ranks.nodes_unnamed(place):

@@ -109,7 +109,7 @@ def _last_run(told: Settings) -> str:
 
 
 def _remember(process: Process, told: Settings, place: Place, identity: Identity) -> Callable[[Run, Leaving], None]:
-    """Keep what the next init has to know: a run that may have to be continued, the end of one whose id may come again."""
+    """Keep what the next init has to know: what may be continued, and the end of a run whose id may come again."""
     file, pid = _last_run_file(told), os.getpid()
     noted = ""
     if told.run_id or told.resume_run:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import mmap
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -70,6 +72,9 @@ class Run:
         self._phases: list[Phase] = []
         self._finished = False
         self._child = False
+        self._forked_at = 0
+        self._children_told = mmap.mmap(-1, 1)
+        """Shared with forked children: whether one has told the user of their steps."""
         self._stream: Stream | None = None if self._disabled else opener(False)
         self._failed = not self._disabled and self._stream is None
         self._config = Tree(self._config_set, ".")
@@ -117,8 +122,8 @@ class Run:
         """Log metric values. When it returns they survive a kill of this process.
 
         Nested dictionaries are joined with "/". Without a step, the last one plus 1, beginning with 0, or after the
-        last step of the run that was resumed. With `commit=False` values gather until the next log() that commits.
-        Blocks for the local disk only.
+        last step of the run that was resumed; a forked child counts on from its parent. With `commit=False` values
+        gather until the next log() that commits. Blocks for the local disk only.
         """
         try:
             stream = self._stream
@@ -190,6 +195,7 @@ class Run:
         """In a forked child: the stream is the parent's, so let go of it. What is said next opens a new one."""
         if self._stream is not None:
             self._stream.writer.forget()
+            self._forked_at = self._stream.next_step
         self._stream = None
         self._lock = threading.RLock()
         self._gathered, self._gathered_step = {}, None
@@ -249,6 +255,8 @@ class Run:
             found, step = self._gathered, self._gathered_step
             self._gathered, self._gathered_step = {}, None
             if found and (stream := self._out()) is not None:
+                if self._child and step is None:
+                    self._tell_of_children()
                 stream.log(list(found), list(found.values()), step, time_us or time.time_ns() // 1000)
 
     def _out(self) -> Stream | None:
@@ -258,12 +266,34 @@ class Run:
                 self._refuse("finished", BadInput("the run", "finished", "only a run that goes on takes more"))
                 return None
             with self._lock:
-                self._stream = self._stream or self._opener(self._child)
-                self._failed = self._stream is None
+                if self._stream is None:
+                    self._stream = self._opener(self._child)
+                    self._failed = self._stream is None
+                if self._stream is not None:
+                    self._stream.next_step = self._forked_at
+                    self._leave_with_worker()
         if self._stream is not None and self._finished:
             self._refuse("finished", BadInput("the run", "finished", "only a run that goes on takes more"))
             return None
         return self._stream
+
+    def _leave_with_worker(self) -> None:
+        """Say the last word when a worker of multiprocessing ends: it runs no exit hooks but its own."""
+
+        def leave() -> None:
+            error = sys.exc_info()[1]
+            self.leave(Leaving() if error is None or isinstance(error, SystemExit) else Leaving(1, "exception"))
+
+        if (util := sys.modules.get("multiprocessing.util")) is not None:
+            util.Finalize(None, leave, exitpriority=0)
+
+    def _tell_of_children(self) -> None:
+        if not self._children_told[0]:
+            self._children_told[0] = 1
+            say(
+                "forked children log without step=, so each counts on from its parent's last step; of several values of "
+                "a metric, rank and step only one counts in summaries and charts, so give log() a step there"
+            )
 
     def _say(self, record: Record) -> None:
         stream = self._out()
