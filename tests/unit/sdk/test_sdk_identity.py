@@ -415,10 +415,14 @@ def test_arguments_win_over_variables():
         {"project": "x" * 300},
         {"name": "x" * 2000},
         {"run_id": " a"},
+        {"run_id": "a b"},
+        {"tags": 5},
+        {"dir": 5},
+        {"resume_from": 5.5, "resume": "x"},
     ],
 )
 def test_what_cannot_be_is_refused_by_name(bad):
-    (field,) = bad
+    field = list(bad)[-1]
     with pytest.raises(BadInput, match=f"^{field} is"):
         settings({}, **bad)
 
