@@ -61,7 +61,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         config=config,
     )
     process.started()
-    if place.rank == 0:
+    if place.rank == 0 and run.stream:
         say(_hello(told, run))
     process.opened(run, capture_console=told.capture_console)
     return run
