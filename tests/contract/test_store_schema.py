@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 from runtide.sink.arrived import read
@@ -154,7 +155,29 @@ def test_the_ledger_answers_the_gateway(client: Client) -> None:
     assert (known.exists, known.attempt) == (True, 1)
     assert ledger.run_facts("p", "asked", "another").attempt == 2
     new = ledger.run_facts("p", "unheard", "launch")
-    assert (new.exists, new.state, new.attempt) == (False, "", 1)
+    assert (new.exists, new.state, new.attempt, new.last_step) == (False, "", 1, None)
+
+
+def test_the_ledger_knows_where_earlier_attempts_have_come_to(client: Client) -> None:
+    def facts(launch: str) -> tuple[int, int | None]:
+        found = LedgerReader(client).run_facts("p", "again", launch)
+        return found.attempt, found.last_step
+
+    def attempt(number: int, steps: Sequence[int], resume_step: int | None = None) -> None:
+        made = MadeStream(f"a{number}", run_id="again", attempt=number)
+        said = {"launch_id": f"launch{number}", "role": v1.ROLE_RANK, "resume_step": resume_step}
+        made.add(stream_opened=v1.StreamOpened(time_us=NOW_US, **said)).key_set(1, "loss").steps(1, steps)
+        Store(client, Writer(client)).flush([read(made.message(made.range()))])
+
+    attempt(1, [*range(100), 7])
+    assert facts("launch1") == (1, None), "a late rank of the first attempt begins at the beginning"
+    assert facts("launch2") == (2, 99), "the greatest step, not the latest"
+    attempt(2, [], resume_step=40)
+    assert facts("launch2") == (2, 99)
+    assert facts("launch3") == (3, 40), "what is hidden does not count"
+    attempt(3, range(41, 61))
+    assert facts("launch3") == (3, 40)
+    assert facts("launch4") == (4, 60)
 
 
 def test_what_is_stored_ends_at_the_first_hole(client: Client) -> None:

@@ -31,6 +31,7 @@ class Facts:
     exists: bool
     state: str
     attempt: int
+    last_step: int | None = None
 
 
 class Ledger:
@@ -42,7 +43,7 @@ class Ledger:
     def run_facts(self, project: str, run_id: str, launch_id: str) -> Facts:
         if project == "away":
             raise OSError("no route")
-        return Facts(True, f"{project}/{run_id}/{launch_id}", 3)
+        return Facts(True, f"{project}/{run_id}/{launch_id}", 3, last_step=0 if run_id == "r" else None)
 
 
 def test_preflight() -> None:
@@ -53,6 +54,9 @@ def test_preflight() -> None:
             assert reply.run_state == "default/r/l"
             assert dict(reply.limits) == Limits().table()
             assert abs(reply.time_us / 1e6 - time.time()) < 60
+            assert (reply.HasField("last_step"), reply.last_step) == (True, 0)
+            other = await served.stub.Preflight(pb.PreflightRequest(run_id="empty", launch_id="l"))
+            assert not other.HasField("last_step")
 
     asyncio.run(main())
 

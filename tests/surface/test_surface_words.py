@@ -145,7 +145,7 @@ def test_the_page_of_settings_is_the_settings() -> None:
 
 def test_every_variable_of_jobs_is_in_the_page_of_settings() -> None:
     page = (ROOT / "docs/settings.md").read_text()
-    inner = {"RUNTIDE_PARENT_PID", "RUNTIDE_PUBLIC_URL"}  # set by runtide for its own processes
+    inner = {"RUNTIDE_LAUNCH_ID", "RUNTIDE_PARENT_PID", "RUNTIDE_PUBLIC_URL"}  # set by runtide for its own processes
     used = {
         name
         for room in ("sdk", "agent", "spool")

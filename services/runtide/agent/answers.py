@@ -95,6 +95,7 @@ class Answers:
             "run_exists": found.run_exists,
             "run_state": found.run_state,
             "attempt": found.attempt,
+            "last_step": found.last_step if found.HasField("last_step") else None,
             "error": "",
         }
 

@@ -25,6 +25,9 @@ from runtide.spool.layout import default_root, host_folder
 PARENT_VARIABLE = "RUNTIDE_PARENT_PID"
 """Tells the job which process will say how it ended."""
 
+LAUNCH_VARIABLE = "RUNTIDE_LAUNCH_ID"
+"""Tells the job's processes that they were started together; a pid comes again, in a container each time."""
+
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 """Exit codes of a command that cannot be started, as shells give them."""
@@ -52,6 +55,7 @@ def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The job's environment: one run id for all of its processes, unless the user gave one."""
     told = dict(environment)
     told[PARENT_VARIABLE] = str(os.getpid())
+    told[LAUNCH_VARIABLE] = secrets.token_hex(8)
     if not told.get("RUNTIDE_RUN_ID"):
         told["RUNTIDE_RUN_ID"] = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(4)
     return told

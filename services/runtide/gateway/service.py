@@ -68,6 +68,10 @@ class RunFacts(Protocol):
     def attempt(self) -> int:
         """The attempt that the asking launch is."""
 
+    @property
+    def last_step(self) -> int | None:
+        """Where the attempts before that one have come to; None where they logged nothing."""
+
 
 class Ledger(Protocol):
     """The part of `warehouse.ledger.LedgerReader` that is asked here; it blocks, and is called from one thread."""
@@ -171,6 +175,8 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
             log.warning("preflight_without_store error=%s", error)
             return reply  # attempt 0 says so
         reply.run_exists, reply.run_state, reply.attempt = facts.exists, facts.state, facts.attempt
+        if facts.last_step is not None:
+            reply.last_step = facts.last_step
         return reply
 
     async def _status(self, request: pb.StatusRequest) -> pb.StatusResponse:

@@ -41,6 +41,8 @@ class Preflight:
     run_state: str = ""
     attempt: int = 0
     """The attempt that this launch is; 0 where the store could not be asked."""
+    last_step: int | None = None
+    """Where the attempts before that one have come to; None where they logged nothing."""
     error: str = ""
     """Why there is no answer, where the agent knows."""
 
@@ -126,6 +128,7 @@ class AgentLink:
             run_exists=bool(found.get("run_exists")),
             run_state=str(found.get("run_state", "")),
             attempt=int(found.get("attempt") or 0),
+            last_step=None if (last := found.get("last_step")) is None else int(last),
         )
 
 

@@ -48,10 +48,10 @@ def init(
     All ranks of one job join one run by themselves. With no gateway at `url` everything waits in the spool `dir`.
     `resume`: "never" makes a new run where the id is that of an ended one, "allow" continues it, "must" insists that
     it is there, "auto" continues what this script left unfinished in this folder. `resume_from="RUN?step=T"` continues
-    RUN and hides what it had after step T.
+    RUN and hides what it had after step T. Steps that log() is not given go on after the last one that stays.
 
     Blocks for at most 2.5 s, and only where the gateway has to be asked about an id.
-    Raises BadInput for arguments that cannot be, NoSuchRun for resume="must" of a run that is not there.
+    Raises BadInput for arguments that cannot be, NoSuchRun for resume="must" or resume_from of a run that is not there.
     """
     told = settings(
         os.environ,

@@ -24,7 +24,9 @@ from runtide.wire.states import ENDED
 NEVER, ALLOW, MUST, AUTO = "never", "allow", "must", "auto"
 RESUMES = (NEVER, ALLOW, MUST, AUTO)
 PARENT_PID = "RUNTIDE_PARENT_PID"
-"""Set by `runtide run`: its own pid. Everything below it is one launch."""
+"""Set by `runtide run`: its own pid."""
+LAUNCH_ID = "RUNTIDE_LAUNCH_ID"
+"""Set by `runtide run`, anew each time: everything below it is one launch."""
 MAX_LEFTOVERS = 2000
 _NO_SUCH_LAUNCH = "no-such-launch"
 
@@ -66,6 +68,8 @@ class Identity:
     attempt: int
     resumed_from: str = ""
     resume_step: int | None = None
+    next_step: int = 0
+    """The step of the first log() that says none: after those that earlier attempts left."""
     notices: tuple[str, ...] = ()
     """What the user should know about how it was found."""
 
@@ -73,18 +77,31 @@ class Identity:
 def identify(
     asked: Asked,
     place: Place,
-    env_parent: str,
+    env_launch: str,
     ask: Ask,
     local: Iterable[StreamInfo],
+    stepped: Callable[[StreamInfo], int | None] = lambda info: None,
     ended_here: Callable[[str], EndedHere | None] = lambda run_id: None,
 ) -> Identity:
-    """Decide run id and attempt. Raises NoSuchRun for resume="must" of a run that is not there."""
-    launch_id = _launch_id(asked, place, env_parent)
+    """Decide run id, attempt and first step. Raises NoSuchRun for a run that is to be resumed and is not there.
+
+    `local` are the streams in this host's spool, `stepped` reads how far one of them has come.
+    """
+    local = list(local)
+    launch_id = _launch_id(asked, place, env_launch)
     notices: list[str] = []
     run_id = asked.run_id or asked.resume_run or (asked.last if not place.job else "")
     fresh = False
     if not run_id:
         run_id, fresh = _derived(asked, place)
+        if fresh and place.marker and not place.again:
+            found = _not_taken(asked.project, run_id, launch_id, place, local, ended_here)
+            if found != run_id:
+                notices.append(
+                    f"rank {place.rank} was in run {run_id} already, from the same shell or launcher, so this is "
+                    f"another job and run {found}; set RUNTIDE_RUN_ID to one value for all processes of a job"
+                )
+            run_id = found
         if ranks.nodes_unnamed(place):
             notices.append(
                 f"the {place.launcher} job spans several nodes and has no id, so each node becomes a run of its own; "
@@ -93,18 +110,36 @@ def identify(
     first = place.restarts + 1
     if fresh and not place.restarts:
         return Identity(run_id, launch_id, first, notices=tuple(notices))
-    leftover = [info for info in local if info.run_id == run_id]
-    known = _Known(run_id, launch_id, ask(run_id, launch_id), ask, leftover, ended_here(run_id))
+    known = _Known(run_id, launch_id, ask, local, stepped, ended_here(run_id))
     continues = asked.resume_run if asked.resume_run != run_id else ""
+    source = _Known(continues, "", ask, local, stepped, None) if continues else known
     resume = ALLOW if asked.resume_run or (asked.resume == NEVER and place.again) else asked.resume
-    if asked.resume == MUST and known.missing():
-        raise NoSuchRun(f"run {run_id} is to be resumed, but project {asked.project or 'default'} has no such run")
+    for wanted in ([known] if asked.resume == MUST else []) + ([source] if asked.resume_run else []):
+        if wanted.missing():
+            whose = f"project {asked.project or 'default'}"
+            raise NoSuchRun(f"run {wanted.run_id} is to be resumed, but {whose} has no such run")
     if resume == NEVER and not fresh and known.ended():
         new = ranks.derive(asked.project, run_id, launch_id)
         notices.append(f"run {run_id} has ended, so this is a new run, {new}; give resume='allow' to go on with it")
         return Identity(new, launch_id, first, resumed_from=continues, notices=tuple(notices))
     attempt = max(first, known.attempt(joins=resume == NEVER))
-    return Identity(run_id, launch_id, attempt, continues, asked.resume_step, tuple(notices))
+    last = asked.resume_step
+    if last is None and (continues or attempt > 1 or resume != NEVER):
+        last = source.last_step(None if continues else attempt)
+        if last is None and source.unknown():
+            notices.append(
+                f"how far run {source.run_id} has come cannot be asked now, so steps that log() is not given count "
+                "from 0; give log(..., step=) lest they hide what earlier attempts logged"
+            )
+    return Identity(
+        run_id,
+        launch_id,
+        attempt,
+        continues,
+        asked.resume_step,
+        next_step=0 if last is None else last + 1,
+        notices=tuple(notices),
+    )
 
 
 def parse_resume_from(text: str) -> tuple[str, int | None]:
@@ -140,19 +175,32 @@ class _Known:
         self,
         run_id: str,
         launch_id: str,
-        answer: Preflight,
         ask: Ask,
         local: list[StreamInfo],
+        stepped: Callable[[StreamInfo], int | None],
         ended_here: EndedHere | None,
     ) -> None:
-        self._run_id, self._launch_id, self._answer, self._ask = run_id, launch_id, answer, ask
-        self._ended_here = ended_here
-        self._local = [info for info in local if info.role == wire.ROLE_RANK]
+        self.run_id, self._launch_id, self._ask = run_id, launch_id, ask
+        self._answer = ask(run_id, launch_id)
+        self._stepped, self._ended_here = stepped, ended_here
+        self._local = [info for info in local if info.run_id == run_id and info.role == wire.ROLE_RANK]
         self._ours = [info.attempt for info in self._local if info.launch_id == launch_id]
         self._next: int | None = None
 
     def missing(self) -> bool:
-        return self._answer.reachable and not self._answer.run_exists and not self._local
+        return not self.unknown() and not self._answer.run_exists and not self._local
+
+    def unknown(self) -> bool:
+        """Whether the store could not be asked."""
+        return not self._answer.reachable or not self._answer.attempt
+
+    def last_step(self, before: int | None) -> int | None:
+        """Where the attempts before `before`, or all, have come to on any rank: a later attempt hides what all logged.
+
+        What the store has may lag behind the files of those that ended just now.
+        """
+        ends = [self._stepped(info) for info in self._local if before is None or info.attempt < before]
+        return max((step for step in (self._answer.last_step, *ends) if step is not None), default=None)
 
     def ended(self) -> bool:
         """Whether the run is over and this is another launch. A late rank of the launch that ended still belongs."""
@@ -184,14 +232,50 @@ class _Known:
         if not self._answer.reachable or not self._answer.run_exists:
             return False
         if self._next is None:
-            self._next = self._ask(self._run_id, _NO_SUCH_LAUNCH).attempt
+            self._next = self._ask(self.run_id, _NO_SUCH_LAUNCH).attempt
         return 0 < self._answer.attempt < self._next
 
 
-def _launch_id(asked: Asked, place: Place, env_parent: str) -> str:
-    if env_parent:
-        return ranks.derive("launch", env_parent, asked.run_id, str(place.restarts))
-    where = (*place.job, *place.start) if place.job and not place.one_node else (ranks.launching_process(place),)
+def _not_taken(
+    project: str,
+    run_id: str,
+    launch_id: str,
+    place: Place,
+    local: list[StreamInfo],
+    ended_here: Callable[[str], EndedHere | None],
+) -> str:
+    """The run of a job that is named by its launching process alone: a shell may launch one job after the other.
+
+    Of one job each rank is one process. So where another one has this rank, or had it in a run that is over, this is
+    the next job, whose ranks all come to the same next id. A process that a rank has started belongs to it.
+    """
+    ours = {os.getpid(), *ranks.ancestors()}
+
+    def taken(run_id: str) -> bool:
+        there = [info for info in local if info.run_id == run_id and info.role == wire.ROLE_RANK]
+        same = [info for info in there if info.rank == place.rank and info.launch_id == launch_id]
+        others = [info for info in same if info.pid not in ours]
+        if any(map(_alive, others)):
+            return True
+        ended = ended_here(of_rank(run_id, place.rank))
+        before = bool(others) or (ended is not None and ended.launch_id == launch_id and ended.at <= began())
+        return before and not any(map(_alive, there))
+
+    while taken(run_id):
+        run_id = ranks.derive(project, run_id, "next")
+    return run_id
+
+
+def of_rank(run_id: str, rank: int) -> str:
+    """The name by which the end of a single rank is remembered; no run has it, since an id has no "/"."""
+    return f"{run_id}/{rank}"
+
+
+def _launch_id(asked: Asked, place: Place, env_launch: str) -> str:
+    several_nodes = place.job and not place.one_node  # each may have a `runtide run` of its own
+    if env_launch and not several_nodes:
+        return ranks.derive("launch", env_launch, asked.run_id, str(place.restarts))
+    where = (*place.job, *place.start) if several_nodes else (ranks.launching_process(place),)
     return ranks.derive("launch", place.launcher, *where, *place.meeting, str(place.restarts))
 
 

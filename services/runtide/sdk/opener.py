@@ -62,7 +62,7 @@ class StreamOpener:
             key_file=told.key_file,
         )
         writer = SpoolWriter.create(host_folder(told.root), info, budget_bytes=told.budget_bytes)
-        return Stream(writer, wire.Record(stream_opened=self._first_word(info)))
+        return Stream(writer, wire.Record(stream_opened=self._first_word(info)), self.identity.next_step)
 
     def _first_word(self, info: StreamInfo) -> wire.StreamOpened:
         told, place, git = self.told, self.place, capture.git(capture.code_folder())

@@ -12,7 +12,7 @@ from runtide.sdk import capture, ranks
 from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
 from runtide.sdk.delivery import Delivery
 from runtide.sdk.ended import EndedHere
-from runtide.sdk.identity import AUTO, PARENT_PID, Asked, Identity, identify, leftovers
+from runtide.sdk.identity import AUTO, LAUNCH_ID, PARENT_PID, Asked, Identity, identify, leftovers, of_rank
 from runtide.sdk.keeper import Keeper
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.notice import Once, say
@@ -22,6 +22,7 @@ from runtide.sdk.ranks import Place
 from runtide.sdk.run import Run
 from runtide.sdk.settings import DISABLED, ONLINE, Settings
 from runtide.spool.layout import host_folder, replace_file
+from runtide.spool.steps import last_step
 
 
 def open_run(process: Process, told: Settings, config: object) -> Run:
@@ -40,9 +41,10 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     identity = identify(
         _asked(told, nth),
         place,
-        parent,
+        os.environ.get(LAUNCH_ID, ""),
         _asker(told, link, place.rank, deadline),
         (info for info in leftovers(here) if info.tenant == told.tenant),
+        lambda info: last_step(here / info.stream),
         lambda run_id: EndedHere.read(here, told.tenant, run_id),
     )
     for notice in identity.notices:
@@ -63,7 +65,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     process.started()
     if told.start_agent:
         keeper.start()
-    if place.rank == 0:
+    if place.rank == 0 and run.stream:
         say(_hello(told, run))
     process.opened(run, capture_console=told.capture_console)
     return run
@@ -113,8 +115,13 @@ def _last_run(told: Settings) -> str:
 def _remember(
     process: Process, told: Settings, place: Place, identity: Identity, keeper: Keeper
 ) -> Callable[[Run, Leaving], None]:
-    """Keep what the next init has to know: a run that may have to be continued, and the end of one with a given id."""
+    """Keep what the next init has to know: what may be continued, and the end of a run whose id may come again."""
     file, pid = _last_run_file(told), os.getpid()
+    noted = ""
+    if told.run_id or told.resume_run:
+        noted = identity.run_id
+    elif place.marker and not place.job:
+        noted = of_rank(identity.run_id, place.rank)
 
     def closing(run: Run, leaving: Leaving) -> None:
         process.closing(run, leaving)
@@ -123,9 +130,9 @@ def _remember(
         try:
             if told.resume == AUTO and os.getpid() == pid and leaving.exit_code == 0 and leaving.reason != "signal":
                 file.unlink(missing_ok=True)
-            if (told.run_id or told.resume_run) and os.getpid() == pid:
+            if noted and os.getpid() == pid:
                 ended = EndedHere(identity.launch_id, time.time(), alone=place.world_size == 1)
-                ended.write(host_folder(told.root), told.tenant, identity.run_id)
+                ended.write(host_folder(told.root), told.tenant, noted)
         except OSError as error:
             say(f"the end of run {run.id} could not be noted for the next init: {error}")
 

@@ -66,17 +66,17 @@ class Process:
         """In a forked child: nothing that a thread of the parent held may be waited for."""
         self._lock = threading.Lock()
         for run in self._runs:
-            run.after_fork()
+            run._after_fork()
         if self._console is not None:
             self._console.after_fork()
 
     def _line(self, record: Record) -> None:
         if (run := self.current) is not None:
-            run.keep(record)
+            run._keep(record)
 
     def _leave(self, leaving: Leaving) -> None:
         for run in reversed(self._runs.copy()):
-            run.leave(leaving, EXIT_SECONDS)
+            run._leave(leaving, EXIT_SECONDS)
 
 
 def make() -> Process:

@@ -1,4 +1,4 @@
-"""Which process of which job this is, read from what launchers leave in the environment. Pure but for `ancestors`.
+"""Which process of which job this is, read from what launchers leave in the environment.
 
 Ranks of one job must come to the same run id without a shared file, and two jobs never to the same one. A job id that
 the launcher vouches for does that. Where it gives none, the ranks of one node share the process that launched them.
@@ -74,6 +74,13 @@ def launching_process(found: Place) -> str:
             except psutil.Error:
                 break
     return f"{layout.host_key()}/{chosen.pid}/{chosen.create_time():.2f}"
+
+
+def ancestors() -> list[int]:
+    """The pids of this process's parent, its parent, and so on."""
+    import psutil
+
+    return [ancestor.pid for ancestor in psutil.Process().parents()]
 
 
 def derive(*parts: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import mmap
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,12 +24,13 @@ from runtide.sdk.stats import Stats, position_of, stats
 from runtide.sdk.stream import Stream, as_step
 from runtide.sdk.tree import Tree
 from runtide.spool.writer import Worth
-from runtide.v1.records_pb2 import Alert, ConfigSet, Entry, Mark, Record, StreamClosed, SummarySet
+from runtide.v1.records_pb2 import Alert, ConfigSet, Entry, Gap, Mark, Record, StreamClosed, SummarySet
 from runtide.wire import limits
 from runtide.wire.errors import BadInput
 
 FINISH_SECONDS = 10.0
 _LOCK_SECONDS = 2.0
+_REASON_CHARS = 1000
 _ENTRIES_BYTES = limits.RECORD_BYTES // 2
 Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
@@ -49,18 +53,11 @@ class Run:
         config: object = None,
     ) -> None:
         """`delivery` is None where there is no way to a gateway; in mode disabled `opener` is never called."""
-        self.id = run_id
-        self.rank = rank
-        self.attempt = attempt
-        self.project = settings.project
-        self.name = settings.name or run_id
-        self.experiment = settings.experiment
-        self.mode = settings.mode
-        self.url = settings.url
-        self.refused = 0
-        """Values and records that were refused, each kind with one warning."""
+        self._id, self._rank, self._attempt = run_id, rank, attempt
+        self._settings = settings
+        self._refused = 0
+        self._first_refusal = ""
         self._disabled = settings.mode not in (ONLINE, OFFLINE)
-        self._root = settings.root
         self._opener, self._delivery, self._on_finish = opener, delivery, on_finish
         self._signal_seen = signal_seen
         self._once = Once()
@@ -70,6 +67,9 @@ class Run:
         self._phases: list[Phase] = []
         self._finished = False
         self._child = False
+        self._forked_at = 0
+        self._children_told = mmap.mmap(-1, 1)
+        """Shared with forked children: whether one has told the user of their steps."""
         self._stream: Stream | None = None if self._disabled else opener(False)
         self._failed = not self._disabled and self._stream is None
         self._config = Tree(self._config_set, ".")
@@ -78,9 +78,49 @@ class Run:
             self._guard(self._config.update, config)
 
     @property
+    def id(self) -> str:
+        """The run's id, unique within its project."""
+        return self._id
+
+    @property
     def run_id(self) -> str:
         """The run's id by the name that init(), the tables and RUNTIDE_RUN_ID have for it; the same as `id`."""
-        return self.id
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The run's name; its id where none was given."""
+        return self._settings.name or self._id
+
+    @property
+    def project(self) -> str:
+        """The project that was asked for; where it is empty the token decides."""
+        return self._settings.project
+
+    @property
+    def experiment(self) -> str:
+        """The group of runs that this one belongs to; empty for none."""
+        return self._settings.experiment
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process in its job, from 0."""
+        return self._rank
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the run this is, from 1."""
+        return self._attempt
+
+    @property
+    def mode(self) -> str:
+        """The mode: online, offline or disabled."""
+        return self._settings.mode
+
+    @property
+    def url(self) -> str:
+        """Address of the gateway that the run goes to; empty where none was told."""
+        return self._settings.url
 
     @property
     def config(self) -> Tree:
@@ -95,7 +135,12 @@ class Run:
     @property
     def dir(self) -> Path:
         """The spool root that the run writes to."""
-        return self._root
+        return self._settings.root
+
+    @property
+    def refused(self) -> int:
+        """Values and other things said that were refused, each kind with one warning."""
+        return self._refused
 
     @property
     def finished(self) -> bool:
@@ -116,8 +161,9 @@ class Run:
     ) -> None:
         """Log metric values. When it returns they survive a kill of this process.
 
-        Nested dictionaries are joined with "/". Without a step, the last one plus 1, beginning with 0. With
-        `commit=False` values gather until the next log() that commits. Blocks for the local disk only.
+        Nested dictionaries are joined with "/". Without a step, the last one plus 1, beginning with 0, or after the
+        last step of the run that was resumed; a forked child counts on from its parent. With `commit=False` values
+        gather until the next log() that commits. Blocks for the local disk only.
         """
         try:
             stream = self._stream
@@ -153,7 +199,8 @@ class Run:
 
     def stats(self) -> Stats:
         """Say how far this process's stream has come."""
-        return stats(self._stream.writer) if self._stream else Stats()
+        found = stats(self._stream.writer) if self._stream else Stats()
+        return dataclasses.replace(found, refused=self._refused)
 
     def wait_stored(self, timeout: float = 30.0) -> bool:
         """Wait until everything said so far is in ClickHouse. False: not in time, or there is no way there."""
@@ -172,27 +219,29 @@ class Run:
         """
         self._finish(Leaving(exit_code, "finish", self._signal_seen()), FINISH_SECONDS if timeout is None else timeout)
 
-    def leave(self, leaving: Leaving, timeout: float = FINISH_SECONDS) -> None:
+    def _leave(self, leaving: Leaving, timeout: float = FINISH_SECONDS) -> None:
         """End the run because the process ends."""
         self._finish(leaving, timeout)
 
-    def keep(self, record: Record, worth: Worth = Worth.LINE) -> None:
+    def _keep(self, record: Record, worth: Worth = Worth.LINE) -> None:
         """Append a console line; silently, since a warning would be one more line."""
         stream = self._stream
         if stream is not None and not self._finished:
             try:
                 stream.say(record, worth)
             except (BadInput, OSError):
-                self.refused += 1
+                self._refused += 1
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: the stream is the parent's, so let go of it. What is said next opens a new one."""
         if self._stream is not None:
             self._stream.writer.forget()
+            self._forked_at = self._stream.next_step
         self._stream = None
         self._lock = threading.RLock()
         self._gathered, self._gathered_step = {}, None
         self._phases = []
+        self._refused, self._first_refusal = 0, ""
         self._delivery = None
         self._child = True
 
@@ -208,7 +257,7 @@ class Run:
         elif kind is None:
             self.finish(0)
         else:
-            self.leave(Leaving(1, "exception"))
+            self._leave(Leaving(1, "exception"))
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of project {self.project or 'default'}, rank {self.rank}, {self.mode}>"
@@ -219,6 +268,7 @@ class Run:
         if self._disabled:
             return
         at = None if step is None else as_step(step)
+        time_us = _time_us(timestamp)
         found = self._numbers(data)
         with self._lock:
             if self._gathered and at is not None and at != self._gathered_step and self._gathered_step is not None:
@@ -227,7 +277,7 @@ class Run:
             if at is not None:
                 self._gathered_step = at
             if commit:
-                self._flush_gathered(_time_us(timestamp))
+                self._flush_gathered(time_us)
 
     def _numbers(self, data: Mapping[str, Any]) -> dict[str, float]:
         if (mapping := values.as_mapping(data)) is None:
@@ -240,6 +290,12 @@ class Run:
             try:
                 found[name] = values.number(value)
             except values.NotANumber as error:
+                if values.as_mapping(value):
+                    deep = BadInput(
+                        f"metric {name[:60]!r}...", "nested deeper", f"{values.MAX_DEPTH} levels are joined"
+                    )
+                    self._refuse("depth", deep)
+                    continue
                 self._refuse(f"value {name}", BadInput(f"metric {name!r}", f"of type {error}", "metrics are numbers"))
         return found
 
@@ -248,21 +304,48 @@ class Run:
             found, step = self._gathered, self._gathered_step
             self._gathered, self._gathered_step = {}, None
             if found and (stream := self._out()) is not None:
+                if self._child and step is None:
+                    self._tell_of_children()
                 stream.log(list(found), list(found.values()), step, time_us or time.time_ns() // 1000)
 
     def _out(self) -> Stream | None:
         """This process's stream, opened now in a forked child."""
         if self._stream is None and not self._disabled:
-            if self._finished or self._failed:
+            if self._failed:
+                self._refuse("spool", BadInput("the spool", "not to be written to", "what is logged is kept there"))
+                return None
+            if self._finished:
                 self._refuse("finished", BadInput("the run", "finished", "only a run that goes on takes more"))
                 return None
             with self._lock:
-                self._stream = self._stream or self._opener(self._child)
-                self._failed = self._stream is None
+                if self._stream is None:
+                    self._stream = self._opener(self._child)
+                    self._failed = self._stream is None
+                if self._stream is not None:
+                    self._stream.next_step = self._forked_at
+                    self._leave_with_worker()
         if self._stream is not None and self._finished:
             self._refuse("finished", BadInput("the run", "finished", "only a run that goes on takes more"))
             return None
         return self._stream
+
+    def _leave_with_worker(self) -> None:
+        """Say the last word when a worker of multiprocessing ends: it runs no exit hooks but its own."""
+
+        def leave() -> None:
+            error = sys.exc_info()[1]
+            self._leave(Leaving() if error is None or isinstance(error, SystemExit) else Leaving(1, "exception"))
+
+        if (util := sys.modules.get("multiprocessing.util")) is not None:
+            util.Finalize(None, leave, exitpriority=0)
+
+    def _tell_of_children(self) -> None:
+        if not self._children_told[0]:
+            self._children_told[0] = 1
+            say(
+                "forked children log without step=, so each counts on from its parent's last step; of values with one "
+                "metric, rank and step only one counts in summaries and charts, so give log() a step there"
+            )
 
     def _say(self, record: Record) -> None:
         stream = self._out()
@@ -336,11 +419,18 @@ class Run:
         finally:
             if locked:
                 self._lock.release()
+        if self._refused:
+            counted = "1 value was" if self._refused == 1 else f"{self._refused} values were"
+            say(f"{counted} refused (first: {self._first_refusal})")
         stream = self._stream
         if stream is not None:
             self._guard(self._last_word, stream, leaving, timeout)
 
     def _last_word(self, stream: Stream, leaving: Leaving, timeout: float) -> None:
+        if self._refused:
+            first = _utf8(self._first_refusal)[:_REASON_CHARS]
+            gap = Gap(time_us=time.time_ns() // 1000, reason="refused", points=self._refused, detail=first)
+            stream.say(Record(gap=gap), Worth.LAST)
         stream.close(
             StreamClosed(
                 time_us=time.time_ns() // 1000,
@@ -370,7 +460,7 @@ class Run:
             say(f"{left} still local{why}, sent when a gateway is reachable; or run: runtide sync")
 
     def _refuse(self, subject: str, error: BadInput) -> None:
-        self.refused += 1
+        self._count(error)
         if strict():
             raise error
         self._once.say(subject, f"refused: {error}")
@@ -383,10 +473,15 @@ class Run:
 
     def _blame(self, doing: str, error: Exception) -> None:
         """Count what went wrong, and say it once. Strict mode is for finding such things."""
-        self.refused += 1
+        self._count(error)
         if strict():
             raise error
-        self._once.say(f"{doing} {type(error).__name__}", f"{doing.strip('_')}: {error}")
+        text = f"refused: {error}" if isinstance(error, BadInput) else f"{doing.strip('_')}: {error}"
+        self._once.say(f"{doing} {type(error).__name__}", text)
+
+    def _count(self, error: Exception) -> None:
+        self._refused += 1
+        self._first_refusal = self._first_refusal or str(error)
 
 
 def _entries_record(kind: type[ConfigSet] | type[SummarySet], entries: list[Entry], removed: list[str]) -> Record:
@@ -399,8 +494,14 @@ def _entries_record(kind: type[ConfigSet] | type[SummarySet], entries: list[Entr
 def _time_us(timestamp: float | datetime.datetime | None) -> int:
     if timestamp is None:
         return 0
-    seconds = timestamp.timestamp() if isinstance(timestamp, datetime.datetime) else float(timestamp)
-    return int(seconds * 1_000_000)
+    try:
+        seconds = timestamp.timestamp() if isinstance(timestamp, datetime.datetime) else float(timestamp)
+        found = int(seconds * 1_000_000)
+    except (TypeError, ValueError, OverflowError):
+        found = limits.LATEST_US + 1
+    if not limits.EARLIEST_US <= found <= limits.LATEST_US:
+        raise BadInput("timestamp", repr(timestamp)[:80], "it is seconds since the epoch, in the years 1900 to 2299")
+    return found
 
 
 def _utf8(text: object) -> str:

@@ -77,7 +77,7 @@ def settings(
     capture_console: bool | None = None,
 ) -> Settings:
     """Put arguments, environment and defaults together."""
-    resumed = parse_resume_from(resume_from) if resume_from else ("", None)
+    resumed = parse_resume_from(str(resume_from)) if resume_from else ("", None)
     chosen_mode = _choice("mode", mode, env, "RUNTIDE_MODE", ONLINE, MODES)
     cert_file, key_file = _pair(env)
     return Settings(
@@ -88,12 +88,12 @@ def settings(
         notes=_text(notes, env, "RUNTIDE_NOTES")[: limits.LOG_LINE_BYTES],
         group=_short("group", _text(group, env, "RUNTIDE_GROUP")),
         job_type=_short("job_type", _text(job_type, env, "RUNTIDE_JOB_TYPE")),
-        run_id=_identity("run_id", _text(run_id, env, "RUNTIDE_RUN_ID")),
+        run_id=_run_id(_text(run_id, env, "RUNTIDE_RUN_ID")),
         resume=_resume(resume, env),
         resume_run=_identity("resume_from", resumed[0]),
         resume_step=resumed[1],
         mode=chosen_mode,
-        root=Path(dir).expanduser().absolute() if dir is not None else default_root(),
+        root=_root(dir),
         url=_url(_text(url, env, "RUNTIDE_URL") or local_url(env), chosen_mode),
         token=_text(token, env, "RUNTIDE_TOKEN"),
         ca_file=env.get("RUNTIDE_CA_FILE", ""),
@@ -145,6 +145,12 @@ def _identity(field: str, value: str) -> str:
     return value
 
 
+def _run_id(value: str) -> str:
+    if " " in value:
+        raise BadInput("run_id", repr(value), "it has no space: commands and addresses take it as one word")
+    return _identity("run_id", value)
+
+
 def _short(field: str, value: str) -> str:
     size = len(value.encode("utf-8", "replace"))
     if size > limits.NAME_BYTES:
@@ -157,6 +163,8 @@ def _tags(given: Iterable[str] | str | None, env: Mapping[str, str]) -> tuple[st
         given = [tag.strip() for tag in env.get("RUNTIDE_TAGS", "").split(",")]
     elif isinstance(given, str):
         given = [given]
+    elif not isinstance(given, Iterable):
+        raise BadInput("tags", repr(given)[:80], "they are a text or several texts")
     return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in given if str(tag)))
 
 
@@ -170,6 +178,14 @@ def local_url(env: Mapping[str, str]) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return f"grpc://127.0.0.1:{port}"
+
+
+def _root(given: str | os.PathLike[str] | None) -> Path:
+    if given is None:
+        return default_root()
+    if not isinstance(given, str | os.PathLike):
+        raise BadInput("dir", repr(given)[:80], "it is a path")
+    return Path(given).expanduser().absolute()
 
 
 def _url(value: str, mode: str) -> str:

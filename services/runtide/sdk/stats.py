@@ -31,6 +31,8 @@ class Stats:
     """In ClickHouse. Known in full while wait_stored() asks for it; it may lag behind otherwise."""
     dropped: Amount = Amount()
     """Not kept, because the disk or its budget was full; declared as gaps."""
+    refused: int = 0
+    """Values and other things said that could not be taken; declared at the end as a gap."""
     error: str = ""
     """Why nothing moves now; empty when all is well."""
 

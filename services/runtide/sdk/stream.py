@@ -24,6 +24,7 @@ MAX_PLANS = 20_000
 """Key sets remembered; a job that makes up new names in every step must not grow without bound."""
 _KEY_SET_BYTES = limits.RECORD_BYTES - 16 * limits.KIB
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
+_STEP_LIMIT = "a step, and the one after it, fit into 64 bits"
 
 
 class _Plan:
@@ -39,12 +40,12 @@ class _Plan:
 class Stream:
     """Appends what a process says to its stream."""
 
-    def __init__(self, writer: SpoolWriter, opened: Record) -> None:
-        """`opened` is the stream's first record."""
+    def __init__(self, writer: SpoolWriter, opened: Record, next_step: int = 0) -> None:
+        """`opened` is the stream's first record, `next_step` the step of a log() that says none."""
         self.writer = writer
         self.pid = os.getpid()
         self.opened_at = time.monotonic()
-        self.next_step = 0
+        self.next_step = next_step
         self._lock = threading.RLock()  # reentrant: a signal handler may log while log() holds it
         self._plans: dict[tuple[str, ...], _Plan] = {}
         self._key_sets = 0
@@ -60,13 +61,15 @@ class Stream:
         """Write a step whose keys were seen before and whose values are all numbers; False says that it was not."""
         time_us = time.time_ns() // 1000
         with self._lock:
-            plan = self._plans.get(tuple(data))
-            if plan is None:
-                return False
             at = self.next_step if step is None else step
             try:
+                plan = self._plans.get(tuple(data))
+                if plan is None:
+                    return False
                 element = plan.encode(at, time_us, data.values())  # type: ignore[arg-type]  # it unpacks them
             except (struct.error, TypeError, ValueError, OverflowError, RuntimeError, Warning):
+                return False
+            if at >= _MAX_STEP:
                 return False
             self.next_step = at + 1
             self.writer.append_step(element, plan.use)
@@ -76,6 +79,8 @@ class Stream:
         """Write a step of checked names and values, as several Steps where it has too many names for one."""
         with self._lock:
             at = self.next_step if step is None else step
+            if at >= _MAX_STEP:
+                raise BadInput("step", at, _STEP_LIMIT)
             for start, end in _chunks(names):
                 plan = self._plan(tuple(names[start:end]))
                 self.writer.append_step(plan.encode(at, time_us, list(values[start:end])), plan.use)
@@ -95,6 +100,7 @@ class Stream:
                 closed.records, closed.points = self._final
                 self.writer.append_record(Record(stream_closed=closed), Worth.LAST)
                 self.writer.close()
+                self._plans.clear()  # log_known takes nothing more
             return self._final
 
     def _plan(self, names: tuple[str, ...]) -> _Plan:
@@ -117,7 +123,7 @@ def as_step(step: Any) -> int:
     except TypeError:
         found = _from_scalar(step)
     if not _MIN_STEP <= found < _MAX_STEP:
-        raise BadInput("step", found, "a step fits into 64 bits")
+        raise BadInput("step", found, _STEP_LIMIT)
     return found
 
 

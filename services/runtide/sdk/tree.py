@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from runtide.sdk import values
+from runtide.wire.errors import BadInput
 
 Said = Callable[[Mapping[str, object], list[str]], None]
 """Called with what was set (joined names to values) and what was removed."""
@@ -72,11 +73,13 @@ class Tree(MutableMapping[str, Any]):
         for given in (*others, named):
             mapping = values.as_mapping(given)
             if mapping is None:
-                mapping = dict(given)
+                mapping = _pairs(given)
             changed: dict[str, object] = {}
-            _merge(self._data, mapping, self._path, self._separator, changed, 0)
-            if changed:
-                self._said(changed, [])
+            # an empty section was said as a value
+            removed = [self._path.removesuffix(self._separator)] if self._path and not self._data else []
+            _merge(self._data, mapping, self._path, self._separator, changed, removed, 0)
+            if changed or removed:
+                self._said(changed, removed)
 
     def setdefaults(self, defaults: Mapping[str, Any]) -> None:
         """Set what is not set yet."""
@@ -89,6 +92,7 @@ def _merge(
     path: str,
     separator: str,
     changed: dict[str, object],
+    removed: list[str],
     depth: int,
 ) -> None:
     for key, value in given.items():
@@ -96,12 +100,24 @@ def _merge(
         inner = values.as_mapping(value)
         if inner and depth < values.MAX_DEPTH:
             there = into.get(name)
-            if not isinstance(there, dict):
+            if not isinstance(there, dict) or not there:
+                if name in into:
+                    removed.append(f"{path}{name}")
                 there = into[name] = {}
-            _merge(there, inner, f"{path}{name}{separator}", separator, changed, depth + 1)
+            _merge(there, inner, f"{path}{name}{separator}", separator, changed, removed, depth + 1)
         else:
+            if isinstance(there := into.get(name), dict) and there:
+                removed += [str(leaf) for leaf, _ in values.flatten({f"{path}{name}": there}, separator)]
             into[name] = dict(inner) if inner is not None else value
             changed[f"{path}{name}"] = into[name]
+
+
+def _pairs(given: Any) -> dict[Any, Any]:
+    try:
+        return dict(given)
+    except (TypeError, ValueError):
+        limit = "config and summary take a dictionary, an object with fields, or pairs of names and values"
+        raise BadInput("what is to be set", f"of type {type(given).__name__}", limit) from None
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

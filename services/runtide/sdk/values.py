@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -17,6 +18,9 @@ from runtide.wire.errors import BadInput
 
 MAX_DEPTH = 32
 _REPR_CHARS = 1000
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class NotANumber(ValueError):
@@ -48,8 +52,12 @@ def name_problem(what: str, name: object) -> BadInput | None:
     """Say what is wrong with the name of a metric or entry (`what`); None when nothing is."""
     if not isinstance(name, str):
         return BadInput(f"the name of {what}", f"{name!r:.80} of type {_what(name)}", "names are strings")
-    if not name:
-        return BadInput(f"the name of {what}", "empty", "a name has a character at least")
+    if not name or name.isspace():
+        return BadInput(f"the name of {what}", "blank" if name else "empty", "a name has a visible character at least")
+    if _CONTROL.search(name):
+        return BadInput(
+            f"the name of {what}", f"{name!r:.80}", "names have no control characters, ends of line included"
+        )
     size = len(name.encode("utf-8", "replace"))
     if size > limits.NAME_BYTES:
         return BadInput(f"the name {name[:60]!r}...", f"{size} bytes long", f"it has at most {limits.NAME_BYTES} bytes")
@@ -88,11 +96,12 @@ def as_mapping(value: object) -> Mapping[Any, Any] | None:
 
 
 def to_json(value: object) -> str:
-    """Write any value as JSON: what JSON does not know becomes text, NaN and Inf become strings."""
+    """Write any value as JSON: what JSON does not know becomes text, NaN, Inf and lone surrogates too."""
     try:
-        return json.dumps(value, allow_nan=False, default=_plain)
+        found = json.dumps(value, allow_nan=False, ensure_ascii=False, default=_plain)
     except (TypeError, ValueError, RecursionError):
-        return json.dumps(_tame(value, 0))
+        found = json.dumps(_tame(value, 0), ensure_ascii=False)
+    return found.encode("utf-8", "replace").decode()
 
 
 def _what(value: object) -> str:

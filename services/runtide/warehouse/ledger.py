@@ -32,6 +32,8 @@ class RunFacts:
     """As in the view runs; empty where nothing is known yet."""
     attempt: int
     """The attempt that a launch is: its own if it is known, else the next one."""
+    last_step: int | None
+    """Where the attempts before that one have come to, over all ranks; None where they logged nothing."""
 
 
 class LedgerReader:
@@ -59,21 +61,42 @@ class LedgerReader:
         """
         told = {"project": project, "run_id": run_id}
         attempts = self._query(
-            "SELECT attempt, JSONExtractString(json, 'launch_id') AS launch FROM runtide.events "
+            "SELECT attempt, JSONExtractString(json, 'launch_id') AS launch, "
+            "max(toInt64OrNull(JSONExtractString(json, 'resume_step'))) FROM runtide.events "
             "WHERE project = %(project)s AND run_id = %(run_id)s AND kind = 'stream_opened' "
             "AND JSONExtractString(json, 'role') != 'ROLE_AGENT' GROUP BY attempt, launch "
-            "UNION ALL SELECT attempt, '' FROM runtide.ledger FINAL WHERE project = %(project)s "
+            "UNION ALL SELECT attempt, '', NULL FROM runtide.ledger FINAL WHERE project = %(project)s "
             "AND run_id = %(run_id)s AND role IN ('rank', 'child') AND opened_at IS NOT NULL GROUP BY attempt",
             told,
         )
         states = self._query("SELECT state FROM runtide.runs WHERE project = %(project)s AND run_id = %(run_id)s", told)
-        own = [int(attempt) for attempt, launch in attempts if launch_id and launch == launch_id]
-        latest = max((int(attempt) for attempt, _ in attempts), default=0)
+        own = [int(attempt) for attempt, launch, _ in attempts if launch_id and launch == launch_id]
+        attempt = max(own) if own else max((int(known) for known, _, _ in attempts), default=0) + 1
+        resumed = {int(known): int(step) for known, _, step in attempts if step is not None}
         return RunFacts(
             exists=bool(attempts),
             state=str(states[0][0]) if states else "",
-            attempt=max(own) if own else latest + 1,
+            attempt=attempt,
+            last_step=self._last_step(told, attempt, resumed) if attempt > 1 else None,
         )
+
+    def _last_step(self, told: Mapping[str, object], attempt: int, resumed: Mapping[int, int]) -> int | None:
+        """Where the latest attempt before `attempt` that logged anything has come to, cut where a later one resumed.
+
+        The ledger knows the latest step of each stream, the greatest only the points, until they expire.
+        """
+        ends = self._query(
+            "SELECT attempt, max(step) FROM (SELECT attempt, step FROM runtide.points "
+            "WHERE project = %(project)s AND run_id = %(run_id)s AND attempt < %(attempt)s "
+            "UNION ALL SELECT attempt, assumeNotNull(last_step) FROM runtide.ledger FINAL "
+            "WHERE project = %(project)s AND run_id = %(run_id)s AND attempt < %(attempt)s AND last_step IS NOT NULL) "
+            "GROUP BY attempt ORDER BY attempt DESC LIMIT 1",
+            {**told, "attempt": attempt},
+        )
+        if not ends:
+            return None
+        latest, step = map(int, ends[0])
+        return min([step, *(cut for later, cut in resumed.items() if latest < later < attempt)])
 
     def _query(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         try:

@@ -20,12 +20,8 @@ from runtide.v1 import records_pb2 as v1
 from runtide.v1.ingest_pb2 import Range
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import CRC_BYTES, CRC_TAG, Element, FramingError, elements, field_number, sound, varint
-from runtide.wire.limits import IDENTITY_BYTES, KEY_SET_NAMES, NAME_BYTES
+from runtide.wire.limits import EARLIEST_US, IDENTITY_BYTES, KEY_SET_NAMES, LATEST_US, NAME_BYTES
 
-EARLIEST_US = -2_208_988_800_000_000
-"""1900-01-01: the first instant that ClickHouse's DateTime64 can hold."""
-LATEST_US = 10_413_791_999_999_999
-"""The end of 2299-12-31, the last one."""
 READINGS = 4096
 """Readings of one sample."""
 ATTEMPTS = 65_535

@@ -29,6 +29,12 @@ LOG_LINE_BYTES = 32 * KIB
 IDENTITY_BYTES = 256
 """A project, run id, stream id or host name."""
 
+EARLIEST_US = -2_208_988_800_000_000
+"""1900-01-01: the first instant that ClickHouse's DateTime64 can hold."""
+
+LATEST_US = 10_413_791_999_999_999
+"""The end of 2299-12-31, the last one."""
+
 SEGMENT_BYTES = 16 * MIB
 """One spool segment file."""
 

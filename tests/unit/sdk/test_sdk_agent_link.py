@@ -90,7 +90,7 @@ def gateway(**answer: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def test_the_attempt_comes_from_the_gateway(job, agent):
-    scripted = agent(gateway(reachable=True, run_exists=True, run_state="running", attempt=4))
+    scripted = agent(gateway(reachable=True, run_exists=True, run_state="running", attempt=4, last_step=41))
     job.run(
         """
 import runtide
@@ -102,6 +102,7 @@ run.finish(timeout=0.1)
     )
     asked = next(request for request in scripted.asked if request["op"] == "preflight")
     assert (asked["project"], asked["run_id"], asked["url"], asked["token"]) == ("p", "r", "grpc://gw:1", "tok")
+    assert job.stream().steps() == [(42, {"a": 1})]
     assert asked["launch_id"] == job.stream().info.launch_id
     assert (job.stream().info.url, job.stream().info.token) == ("grpc://gw:1", "tok")
     assert any(request["op"] == "flush" and request["stream"] == job.stream().info.stream for request in scripted.asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -108,6 +109,36 @@ def test_a_tree_says_only_what_changes():
     del tree["a"]["b"]
     tree.setdefaults({"a": 1, "z": 9})
     assert said == [({"a.b.c": 1}, []), ({"a.b.c": 2}, []), ({"a.d": {}}, []), ({}, ["a.b.c"]), ({"z": 9}, [])]
+
+
+def test_a_section_and_a_value_replace_each_other():
+    said: list[tuple[dict[str, object], list[str]]] = []
+    tree = Tree(lambda changed, removed: said.append((copy.deepcopy(dict(changed)), removed)))
+    tree.update({"model": {"layers": 2, "head": {"dim": 8}}, "seed": 1})
+    tree.model = "mlp"
+    tree.update(model={"layers": 3})
+    tree.update(model={})
+    tree.model.layers = 4
+    assert said[1:] == [
+        ({"model": "mlp"}, ["model.layers", "model.head.dim"]),
+        ({"model.layers": 3}, ["model"]),
+        ({"model": {}}, ["model.layers"]),
+        ({"model.layers": 4}, ["model"]),
+    ]
+
+
+def test_a_configuration_that_is_none_is_refused_by_what_it_is(job):
+    done = job.run("import runtide; runtide.init('p', config=5)")
+    assert "what is to be set is of type int, but config and summary take a dictionary" in done.stderr
+
+
+def test_text_that_is_no_valid_unicode_is_made_so(job):
+    """A path from the command line or a folder listing may hold any bytes."""
+    job.run(
+        "import runtide; runtide.init('p', config={'path': 'data-\\udcff', 'fine': '😀'}).summary['s'] = ['\\udcff']"
+    )
+    assert {key: json.loads(text) for key, text in job.stream().entries().items()} == {"path": "data-?", "fine": "😀"}
+    assert json.loads(job.stream().entries("summary_set")["s"]) == ["?"]
 
 
 def test_printed_lines_are_kept_and_still_printed(job):

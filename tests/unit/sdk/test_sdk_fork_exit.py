@@ -68,6 +68,42 @@ run.finish()
     assert sorted(worked) == sorted(n for n in range(40) if n % 2 for _ in range(3))
 
 
+def test_children_count_on_from_their_parent_and_workers_say_a_last_word(job):
+    done = job.run("""
+import multiprocessing, runtide
+run = runtide.init("p")
+for _ in range(5):
+    run.log({"parent": 1})
+def work(n):
+    runtide.log({"child": n})
+    runtide.log({"child": n})
+def fail():
+    work(7)
+    raise ValueError("no")
+context = multiprocessing.get_context("fork")
+workers = [context.Process(target=work, args=(n,)) for n in range(3)] + [context.Process(target=fail)]
+[worker.start() for worker in workers]
+[worker.join() for worker in workers]
+pool = context.Pool(2)
+pool.map(work, range(10), chunksize=1)
+pool.close()
+pool.join()
+run.log({"parent": 2})
+""")
+    streams = job.streams()
+    children = [stream for stream in streams if stream.info.role == wire.ROLE_CHILD]
+    assert {stream.info.rank for stream in streams} == {0}
+    assert all([step for step, _ in stream.steps()] == list(range(5, 5 + len(stream.steps()))) for stream in children)
+    last = [stream.records[-1].stream_closed for stream in children]
+    assert sorted((word.exit_code, word.reason) for word in last) == [(0, "exit")] * (len(last) - 1) + [
+        (1, "exception")
+    ]
+    assert all(word.points == len(stream.steps()) > 0 for word, stream in zip(last, children, strict=True))
+    assert done.stderr.count("forked children log without step=") == 1
+    (rank,) = [stream for stream in streams if stream.info.role == wire.ROLE_RANK]
+    assert rank.steps()[-1] == (5, {"parent": 2})
+
+
 def test_a_forked_child_that_inits_is_a_run_of_its_own(job):
     job.run("""
 import os, runtide

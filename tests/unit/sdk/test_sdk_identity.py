@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from runtide.sdk.agent_link import Preflight
+from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import Asked, NoSuchRun, identify, parse_resume_from
 from runtide.sdk.ranks import Place, nodes_unnamed, place
 from runtide.sdk.settings import settings
@@ -60,14 +65,14 @@ def asked(**told) -> Asked:
     return Asked(**{"project": "p", "run_id": "", "resume": "never", **told})
 
 
-def answers(*known: str, exists=True, state="finished", attempt=1, reachable=True):
+def answers(*known: str, exists=True, state="finished", attempt=1, reachable=True, last_step=None):
     """A gateway that knows some launches, as Preflight is defined: their attempt, else one more than the highest."""
 
     def ask(run_id: str, launch_id: str) -> Preflight:
         if not reachable:
             return Preflight()
         told = attempt if launch_id in known else attempt + 1 if exists else 1
-        return Preflight(True, "p", exists, state if exists else "", told)
+        return Preflight(True, "p", exists, state if exists else "", told, last_step)
 
     return ask
 
@@ -199,6 +204,81 @@ def test_everything_under_runtide_run_is_one_launch():
     assert one.launch_id == two.launch_id
 
 
+def test_each_start_of_runtide_run_is_a_launch_but_all_nodes_of_a_named_job_are_one(job):
+    script = "import runtide; runtide.init('p', resume='allow', run_id='r').finish()"
+    for _ in range(2):  # as processes of one number, as in a container
+        command = [sys.executable, "-c", script]
+        job.run(f"import os; from runtide.agent import parent; os.getpid = lambda: 1; parent.run_job({command})")
+    assert [stream.info.attempt for stream in job.streams()] == [1, 2]
+    nodes = [TORCHRUN | {"RANK": str(rank), "TORCHELASTIC_RESTART_COUNT": "0"} for rank in (0, 4)]
+    ids = {identify(asked(run_id="r"), place(env), str(at), answers(), []).launch_id for at, env in enumerate(nodes)}
+    assert len(ids) == 1
+
+
+BY_HAND = """
+job() {
+    for rank in 0 1; do
+        RANK=$rank WORLD_SIZE=2 LOCAL_RANK=$rank LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \
+            TORCHELASTIC_RUN_ID=none "$PYTHON" -c "$SCRIPT" & pids="$pids $!"
+    done
+    wait $pids
+}
+job; job; job
+"""
+
+
+def test_jobs_that_one_shell_starts_one_after_the_other_are_runs_of_their_own(job):
+    script = """
+import subprocess, sys, runtide
+run = runtide.init("p")
+run.log({"rank": 1})
+helper = "import runtide; runtide.init('p').log({'helper': 1})"
+subprocess.run([sys.executable, "-c", helper], check=True)  # a rank's own helper is no other job
+"""
+    env = {"PYTHON": sys.executable, "SCRIPT": script, "BY_HAND": BY_HAND}
+    done = job.run("import os, subprocess; subprocess.run(['sh', '-c', os.environ['BY_HAND']], check=True)", env=env)
+    found: dict[str, list[tuple[int, str]]] = {}
+    for stream in job.streams():
+        found.setdefault(stream.info.run_id, []).extend(
+            (stream.info.rank, name) for _, row in stream.steps() for name in row
+        )
+    expected = [(0, "helper"), (0, "rank"), (1, "helper"), (1, "rank")]
+    assert [sorted(each) for each in found.values()] == [expected] * 3
+    assert "this is another job" in done.stderr
+    assert "set RUNTIDE_RUN_ID" in done.stderr
+
+
+def test_a_rank_that_another_living_process_has_is_another_job():
+    hand = place({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"})
+    first = identify(asked(), hand, "", answers(), [])
+
+    def again(local, ended=None):
+        return identify(
+            asked(), hand, "", answers(), local, ended_here=lambda name: ended if name == ended_name else None
+        )
+
+    def stream(pid, started, rank=0):
+        return StreamInfo(
+            "s", "p", first.run_id, rank, 1, "h", wire.ROLE_RANK, pid, started, "", launch_id=first.launch_id
+        )
+
+    ended_name = f"{first.run_id}/0"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        alive = psutil.Process(other.pid).create_time()
+        found = again([stream(other.pid, alive)])
+        assert found.run_id != first.run_id
+        assert "RUNTIDE_RUN_ID" in found.notices[0]
+        assert again([stream(other.pid, alive, rank=1)]).run_id == first.run_id
+        gone = stream(2**22 + 1, 1.0)
+        assert again([gone, stream(other.pid, alive, rank=1)]).run_id == first.run_id, "the job lives"
+        other.communicate(b"\n")
+    assert again([gone]).run_id == found.run_id
+    assert again([], EndedHere(first.launch_id, time.time() - 3600, alone=False)).run_id == found.run_id
+    assert again([], EndedHere(first.launch_id, time.time() + 1, alone=False)).run_id == first.run_id
+    mine = stream(os.getpid(), psutil.Process().create_time())
+    assert again([mine]).run_id == first.run_id
+
+
 def test_resume_from_a_step():
     assert parse_resume_from("abc?step=-5") == ("abc", -5)
     assert parse_resume_from("abc") == ("abc", None)
@@ -210,8 +290,67 @@ def test_resume_from_a_step():
         asked(resume_run=told.resume_run, resume_step=told.resume_step), Place("none"), "", answers(attempt=1), []
     )
     assert (found.run_id, found.attempt, found.resume_step, found.resumed_from) == ("r", 2, 40, "")
-    other = identify(asked(run_id="new", resume_run="r", resume_step=40), Place("none"), "", answers(exists=False), [])
-    assert (other.run_id, other.resumed_from, other.resume_step) == ("new", "r", 40)
+    assert found.next_step == 41
+    other = identify(asked(run_id="new", resume_run="r", resume_step=40), Place("none"), "", answers(), [])
+    assert other.run_id != "r"
+    assert (other.resumed_from, other.resume_step, other.next_step) == ("r", 40, 41)
+
+
+def test_what_is_not_there_is_not_resumed():
+    nowhere = answers(exists=False)
+    for told in (asked(resume_run="r"), asked(resume_run="r", resume_step=5), asked(run_id="new", resume_run="r")):
+        with pytest.raises(NoSuchRun, match="run r is to be resumed, but project p has no such run"):
+            identify(told, Place("none"), "", nowhere, [])
+        assert identify(told, Place("none"), "", nowhere, [info()]).attempt, "it lies in the spool"
+
+    def no_store(run_id: str, launch_id: str) -> Preflight:
+        return Preflight(True, "p")
+
+    assert identify(asked(run_id="r", resume="must"), Place("none"), "", no_store, []).run_id == "r"
+
+
+def test_steps_go_on_after_those_of_earlier_attempts():
+    def next_step(place_=Place("none"), local=(), gateway=answers(last_step=99), steps=None, **told):  # noqa: B008
+        found = identify(asked(**told), place_, "", gateway, local, (steps or {}).get)
+        assert not found.notices
+        return found.next_step
+
+    nobody = answers(reachable=False)
+    here, there = info(attempt=1), info(attempt=2)
+    for resume in ("allow", "must"):
+        assert next_step(run_id="r", resume=resume) == 100
+        assert next_step(run_id="r", resume=resume, gateway=answers()) == 0
+    assert next_step(last="r", resume="auto") == 100
+    assert next_step(resume_run="r") == 100
+    assert next_step(run_id="new", resume_run="r") == 100
+    assert next_step(run_id="r", gateway=answers(exists=False)) == 0
+    assert next_step(run_id="r", resume="allow", local=[here], steps={here: 105}) == 106, "not stored yet"
+    assert next_step(run_id="r", resume="allow", local=[here, there], steps={here: 7, there: 3}, gateway=nobody) == 8
+    assert next_step(place(TORCHRUN), run_id="r") == 100, "the launcher has started it again"
+    joined = info(launch_id=identify(asked(run_id="r"), Place("none"), "", nobody, []).launch_id, attempt=2)
+    assert next_step(run_id="r", resume="allow", local=[here, joined], steps={here: 7, joined: 3}, gateway=nobody) == 8
+
+
+def test_a_first_step_that_cannot_be_known_is_said():
+    for told in ({"run_id": "r", "resume": "must"}, {"resume_run": "r"}, {"last": "r", "resume": "auto"}):
+        found = identify(asked(**told), Place("none"), "", answers(reachable=False), [])
+        assert found.next_step == 0
+        assert "how far run r has come cannot be asked now" in found.notices[0]
+    assert identify(asked(run_id="r"), Place("none"), "", answers(reachable=False), []).notices == ()
+    assert identify(asked(resume_run="r", resume_step=4), Place("none"), "", answers(reachable=False), []).notices == ()
+
+
+def test_a_resumed_job_goes_on_where_its_files_end(job):
+    script = """
+import runtide
+run = runtide.init("p", resume="allow", run_id="r", resume_from={source})
+run.log({"a": 1}); run.log({"a": 2, "b": 1}); print("x" * 30000)
+run.finish({code})
+"""
+    for source, code in (("None", 1), ("None", 1), ("'r?step=2'", 0)):
+        job.run(script.replace("{source}", source).replace("{code}", str(code)))
+    steps = [[step for step, _ in stream.steps()] for stream in job.streams()]
+    assert steps == [[0, 1], [2, 3], [3, 4]]
 
 
 def test_processes_started_together_are_one_run_and_later_ones_are_another(job):
@@ -276,10 +415,14 @@ def test_arguments_win_over_variables():
         {"project": "x" * 300},
         {"name": "x" * 2000},
         {"run_id": " a"},
+        {"run_id": "a b"},
+        {"tags": 5},
+        {"dir": 5},
+        {"resume_from": 5.5, "resume": "x"},
     ],
 )
 def test_what_cannot_be_is_refused_by_name(bad):
-    (field,) = bad
+    field = list(bad)[-1]
     with pytest.raises(BadInput, match=f"^{field} is"):
         settings({}, **bad)
 

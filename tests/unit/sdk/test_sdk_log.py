@@ -74,10 +74,87 @@ run.log({"x": 1}, step=2**70)
 assert run.refused > 0
 """)
     assert [row for _, row in job.stream().steps()] == [{"good": 1.0}] * 3
-    assert done.stderr.count("'bad'") == 1
+    assert done.stderr.count("refused: metric 'bad'") == 1
     assert "'bad' is of type str, but metrics are numbers" in done.stderr
     assert "at most 1024 bytes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_was_refused_is_counted_and_declared(job):
+    done = job.run("""
+import runtide
+run = runtide.init("p")
+for i in range(1000):
+    run.log({"s": "x", "good": i})
+run.log(None)
+assert run.stats().refused == run.refused == 1001, run.stats()
+run.finish()
+""")
+    first = "metric 's' is of type str, but metrics are numbers"
+    assert done.stderr.count(f"1001 values were refused (first: {first})") == 1
+    stream = job.stream()
+    (gap,) = [record.gap for record in stream.said("gap")]
+    assert (gap.reason, gap.points, gap.detail) == ("refused", 1001, first)
+    closed = stream.records[-1].stream_closed
+    assert (closed.records, closed.points) == (len(stream.records) - 1, 1000)
+
+
+def test_a_job_that_had_nothing_refused_hears_nothing_of_it(job):
+    done = job.run("import runtide; run = runtide.init('p'); run.log({'a': 1}); run.finish()")
+    assert "refused" not in done.stderr
+    assert not job.stream().said("gap")
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("log(None)", "data is of type NoneType, but log() takes a dictionary"),
+        ("log(5)", "data is of type int, but log() takes a dictionary"),
+        ("log(circle)", "is nested deeper, but 32 levels are joined"),
+        ("log({' ': 1})", "the name of a metric is blank"),
+        ("log({'new\\nline': 1})", "is 'new\\nline', but names have no control characters"),
+        ("log({'\\u2028': 1})", "the name of a metric is blank"),
+        ("log({'a': 1}, timestamp=1.7e12)", "timestamp is 1700000000000.0, but it is seconds since the epoch"),
+        ("log({'a': 1}, timestamp=float('nan'))", "timestamp is nan, but"),
+        ("log({'a': 1}, timestamp='today')", "timestamp is 'today', but"),
+        ("log({'a': 1}, step=2**63 - 1)", "step is 9223372036854775807, but"),
+        ("config.update(**{' ': 1})", "the name of an entry is blank"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong_and_disturbs_nothing(job, call, expected):
+    script = f"""
+import runtide
+run = runtide.init("p")
+circle = dict()
+circle["x"] = circle
+run.log({{"a": 1}})
+run.{call}
+run.log({{"a": 2}})
+assert run.refused == 1, run.refused
+"""
+    done = job.run(script)
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert job.stream().steps() == [(0, {"a": 1}), (1, {"a": 2})]
+
+
+def test_names_in_any_script_are_taken(job):
+    names = ["verlust/größe", "损失", "👩‍🔬 lab", "a b", "\u200bx"]
+    job.run(f"import runtide; runtide.init('p').log({dict.fromkeys(names, 1)!r})")
+    assert [set(row) for _, row in job.stream().steps()] == [set(names)]
+
+
+def test_the_last_step_that_fits_is_refused_after(job):
+    job.run("""
+import runtide
+run = runtide.init("p")
+for _ in range(2):
+    run.log({"a": 1}, step=2**63 - 2)
+run.log({"a": 1})
+assert run.refused == 1
+run.log({"a": 1}, step=7)
+""")
+    assert [step for step, _ in job.stream().steps()] == [2**63 - 2, 2**63 - 2, 7]
 
 
 def test_strict_mode_raises(job):
@@ -90,6 +167,25 @@ try:
     run.log({"bad": "text"})
 except BadInput as error:
     assert error.field == "metric 'bad'", error.field
+else:
+    raise SystemExit("not raised")
+""",
+        env={"RUNTIDE_STRICT": "1"},
+    )
+
+
+def test_strict_mode_raises_when_the_run_is_finished(job):
+    job.run(
+        """
+import runtide
+from runtide.wire.errors import BadInput
+run = runtide.init("p")
+run.log({"a": 1})
+run.finish()
+try:
+    run.log({"a": 1})
+except BadInput as error:
+    assert "finished" in str(error)
 else:
     raise SystemExit("not raised")
 """,
@@ -289,6 +385,8 @@ print("done")
     )
     assert done.stdout == "done\n"
     assert "cannot be written to" in done.stderr
+    assert "the run is finished" not in done.stderr
+    assert "of project p" not in done.stderr, "it is not told where the run goes to"
 
 
 def test_a_spent_budget_is_said_once_and_declared(job):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from runtide.testing.streams import NOW_US, MadeStream, element, varied_stream
 from runtide.v1 import records_pb2 as v1
 from runtide.v1.ingest_pb2 import Range
-from runtide.wire.decode import LATEST_US, Decoded, decode
+from runtide.wire.decode import Decoded, decode
 from runtide.wire.framing import CRC_BYTES, StepEncoder, elements, seal
-from runtide.wire.limits import KEY_SET_NAMES, NAME_BYTES
+from runtide.wire.limits import KEY_SET_NAMES, LATEST_US, NAME_BYTES
 
 
 def covered(said: Decoded) -> list[tuple[int, int]]:
