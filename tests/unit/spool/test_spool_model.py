@@ -57,6 +57,8 @@ class Truth:
     """Offset to element."""
     damaged: set[int] = field(default_factory=set)
     """Offsets of elements that a disk has changed since."""
+    hit: set[int] = field(default_factory=set)
+    """Offsets of the bytes that it has changed."""
     lost_from: int | None = None
     """The machine died, and took what lies from here on with it."""
     synced: int = 0
@@ -258,16 +260,17 @@ class Spool(RuleBasedStateMachine):
             return
         at = start + int(where * (end - start))
         first, path, size = max((place for place in places if place[0] <= at), key=lambda place: place[0])
-        if at - first >= size:
-            return
+        if at - first >= size or at in self.truth.hit:
+            return  # no disk turns a bit back after somebody has read it
+        self.truth.hit.add(at)
         body = bytearray(path.read_bytes())
         body[at - first] ^= 1 << bit
         path.write_bytes(bytes(body)) if self.writer is None else self._overwrite(path, at - first, body[at - first])
-        hit = [offset for offset, raw in self.truth.records.items() if offset <= at < offset + len(raw)]
-        for offset in hit:
+        for offset in [offset for offset, raw in self.truth.records.items() if offset <= at < offset + len(raw)]:
             raw = self.truth.records[offset]
             now = bytes(body[offset - first : offset - first + len(raw)])
-            (self.truth.damaged.discard if now == raw else self.truth.damaged.add)(offset)
+            if now != raw:
+                self.truth.damaged.add(offset)
 
     @staticmethod
     def _overwrite(path: Path, at: int, byte: int) -> None:
