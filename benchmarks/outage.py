@@ -3,8 +3,8 @@
     python benchmarks/outage.py [--seconds 600] [--processes 4] [--rate 500] [--json]
 
 The engine is stopped (SIGSTOP) after ten seconds and goes on `--seconds` later; the jobs log all the while and ten
-seconds more. Prints the most memory that each part had before, meanwhile and afterwards, the slowest call of log(), how long
-it took until everything was in, and what verify says.
+seconds more. Prints the most memory that each part had before, meanwhile and afterwards, the slowest call of log(), how
+long it took until everything was in, and what verify says.
 """
 
 from __future__ import annotations
