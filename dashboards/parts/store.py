@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import streamlit as st
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtide.warehouse.client import ClickHouseSettings, Client, connect, keep_to
-from runtide.warehouse.errors import StoreBusy, StoreError, classified, plain
+from runtide.warehouse.errors import StoreBusy, StoreError, StoreMisconfigured, classified, plain
 
 from parts import address, gate, look
 
@@ -74,7 +74,7 @@ def live(name: str, ask: Callable[[Client], Answer], draw: Callable[[Answer], bo
         except (ClickHouseError, StoreError, OSError) as error:
             meant = error if isinstance(error, StoreError) else classified(error)
             away = isinstance(meant, StoreBusy) and meant.clickhouse_code == 0
-            if away:
+            if away or isinstance(meant, StoreMisconfigured):
                 _client.clear()
             seen = st.session_state.get(slot)
             if seen is not None and seen.question != question:

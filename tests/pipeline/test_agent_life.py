@@ -507,8 +507,7 @@ def test_nothing_of_an_agent_stays_in_the_runtime_folder(tmp_path: Path, gateway
 def test_old_ends_are_forgotten_when_all_has_arrived(tmp_path: Path, gateway: Scripted) -> None:
     host = host_folder(tmp_path)
     Ended(1, 1.0, 0, "").write(host)
-    (host / "ended-old").touch()
-    (host / "ended-new").touch()
+    (host / "ended-old").touch()  # of a run, by its job: not the agent's
     for old in (host / "ended-old", host / "ended" / "1.json"):
         os.utime(old, (1e9, 1e9))
     with living() as process:
@@ -516,4 +515,4 @@ def test_old_ends_are_forgotten_when_all_has_arrived(tmp_path: Path, gateway: Sc
         job.close()
     with agent(tmp_path) as served:
         assert served.wait(15) == 0
-    assert [path.name for path in sorted(host.rglob("*")) if path.is_file()] == ["agent.log", "ended-new"]
+    assert [path.name for path in sorted(host.rglob("*")) if path.is_file()] == ["agent.log", "ended-old"]

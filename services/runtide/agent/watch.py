@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from runtide.spool.layout import ENDED_PREFIX, replace_file
+from runtide.spool.layout import replace_file
 
 ENDED_DIR = "ended"
 """Folder in the host folder where `runtide run` says how processes ended."""
@@ -104,8 +104,11 @@ class Ended:
 
 
 def forget_ends(host_folder: Path) -> None:
-    """Delete what is remembered of ends, but for the latest: for a host folder whose streams have all arrived."""
-    for file in (*host_folder.glob(f"{ENDED_PREFIX}*"), *(host_folder / ENDED_DIR).glob("*.json")):
+    """Delete what parents said of ends, but for the latest: for a host folder whose streams have all arrived.
+
+    The jobs' own notes of ended runs stay: they tell the next job of the same shell from this one.
+    """
+    for file in (host_folder / ENDED_DIR).glob("*.json"):
         with contextlib.suppress(OSError):  # another process forgets it too
             if time.time() - file.stat().st_mtime > REMEMBERED_S:
                 file.unlink()

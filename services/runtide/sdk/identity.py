@@ -207,11 +207,11 @@ class _Known:
         here = self._ended_here
         if self._ours or (here and (here.launch_id == self._launch_id or began() < here.at)):
             return False  # this process was there before the end: it is one of those that were started together
-        if here and here.alone and not any(_alive(info) for info in self._local):
+        if here and here.alone and not any(lives(info.pid, info.started) for info in self._local):
             return True
         if self._answer.reachable and self._answer.run_exists:
             return self._answer.run_state in ENDED and not self._launch_is_known()
-        return bool(self._local) and not any(_alive(info) for info in self._local)
+        return bool(self._local) and not any(lives(info.pid, info.started) for info in self._local)
 
     def attempt(self, *, joins: bool) -> int:
         """The attempt of this launch. `joins`: a process that joins a living run is no new attempt of it."""
@@ -255,11 +255,11 @@ def _not_taken(
         there = [info for info in local if info.run_id == run_id and info.role == wire.ROLE_RANK]
         same = [info for info in there if info.rank == place.rank and info.launch_id == launch_id]
         others = [info for info in same if info.pid not in ours]
-        if any(map(_alive, others)):
+        if any(lives(info.pid, info.started) for info in others):
             return True
         ended = ended_here(of_rank(run_id, place.rank))
         before = bool(others) or (ended is not None and ended.launch_id == launch_id and ended.at <= began())
-        return before and not any(map(_alive, there))
+        return before and not any(lives(info.pid, info.started) for info in there)
 
     while taken(run_id):
         run_id = ranks.derive(project, run_id, "next")
@@ -290,10 +290,11 @@ def _derived(asked: Asked, place: Place) -> tuple[str, bool]:
     return ranks.derive(asked.project, place.launcher, process, *place.meeting, nth), True
 
 
-def _alive(info: StreamInfo) -> bool:
+def lives(pid: int, started: float) -> bool:
+    """Whether the process with this pid and start time, as psutil gives it, runs."""
     import psutil
 
     try:
-        return bool(abs(psutil.Process(info.pid).create_time() - info.started) < 1.0)
+        return bool(abs(psutil.Process(pid).create_time() - started) < 1.0)
     except psutil.Error:
         return False

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtide.sdk.identity import RESUMES, parse_resume_from
+from runtide.sdk.identity import RESUMES, lives, parse_resume_from
 from runtide.spool.layout import default_root, tenant
 from runtide.wire import limits
 from runtide.wire.errors import BadInput
@@ -173,11 +173,11 @@ def local_url(env: Mapping[str, str]) -> str:
     home = Path(env.get("RUNTIDE_HOME") or "~/.runtide").expanduser()
     try:
         up = json.loads((home / "up.json").read_text())
-        os.kill(int(up["pid"]), 0)
-        port = int(up["ports"]["gateway"])
+        if not lives(int(up["pid"]), float(up["started"])):
+            return ""
+        return f"{up['scheme']}://127.0.0.1:{int(up['ports']['gateway'])}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return f"grpc://127.0.0.1:{port}"
 
 
 def _root(given: str | os.PathLike[str] | None) -> Path:

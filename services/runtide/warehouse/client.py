@@ -7,7 +7,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.httpclient import HttpClient
 
-from runtide.warehouse.errors import classified
+from runtide.warehouse.errors import StoreMisconfigured, classified
 from runtide.warehouse.settings import ClickHouseSettings
 
 __all__ = ["ClickHouseSettings", "Client", "connect", "keep_to"]
@@ -46,9 +46,12 @@ def connect(settings: ClickHouseSettings) -> Client:
 def keep_to(client: Client, project: str) -> None:
     """Have ClickHouse show this client the rows of one project alone, whatever it asks for and by whatever view.
 
+    Raises StoreMisconfigured where the tables are not there: nothing could be kept from it then.
     For pages, whose queries are their own: whoever may write SQL could take the setting back.
     """
     found = client.query("SELECT table FROM system.columns WHERE database = 'runtide' AND name = 'project'")
+    if not {"points", "runs"} <= {table for (table,) in found.result_rows}:
+        raise StoreMisconfigured("the tables of runtide are not there yet: run `runtide migrate`")
     filtered = _literal(f"project = {_literal(project)}")
     filters = ", ".join(f"'runtide.{table}': {filtered}" for (table,) in found.result_rows)
     assert isinstance(client, HttpClient)

@@ -11,6 +11,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtide.warehouse.errors import classified
 
+_LOOKED_THROUGH = 20_000_000
+"""Points of a run that are looked through for its greatest step."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
@@ -83,15 +86,17 @@ class LedgerReader:
     def _last_step(self, told: Mapping[str, object], attempt: int, resumed: Mapping[int, int]) -> int | None:
         """Where the latest attempt before `attempt` that logged anything has come to, cut where a later one resumed.
 
-        The ledger knows the latest step of each stream, the greatest only the points, until they expire.
+        The ledger knows the latest step of each stream, the greatest only the points, until they expire. A job waits
+        for this, so the points of a very large run are not looked through.
         """
         ends = self._query(
-            "SELECT attempt, max(step) FROM (SELECT attempt, step FROM runtide.points "
-            "WHERE project = %(project)s AND run_id = %(run_id)s AND attempt < %(attempt)s "
+            "WITH (SELECT sum(points) FROM runtide.ledger FINAL WHERE project = %(project)s AND run_id = %(run_id)s)"
+            " <= %(most)s AS few SELECT attempt, max(step) FROM (SELECT attempt, step FROM runtide.points "
+            "WHERE few AND project = %(project)s AND run_id = %(run_id)s AND attempt < %(attempt)s "
             "UNION ALL SELECT attempt, assumeNotNull(last_step) FROM runtide.ledger FINAL "
             "WHERE project = %(project)s AND run_id = %(run_id)s AND attempt < %(attempt)s AND last_step IS NOT NULL) "
             "GROUP BY attempt ORDER BY attempt DESC LIMIT 1",
-            {**told, "attempt": attempt},
+            {**told, "attempt": attempt, "most": _LOOKED_THROUGH},
         )
         if not ends:
             return None

@@ -71,7 +71,7 @@ def _profiles() -> Iterator[str]:
 def _roles() -> Iterator[str]:
     for part in PARTS:
         yield f"CREATE ROLE IF NOT EXISTS runtide_{part}_role"
-    yield _grant("SELECT", ("ledger", "events", "runs", "run_rows"), "gateway")
+    yield _grant("SELECT", ("ledger", "events", "points", "runs", "run_rows"), "gateway")
     for right in ("SELECT", "INSERT"):
         yield _grant(right, RAW, "sink")
     yield "GRANT SELECT(query_id, query_kind) ON system.processes TO runtide_sink_role"
