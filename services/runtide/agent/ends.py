@@ -108,6 +108,8 @@ class Ends:
                 stream.finish(End(0, closed=False, reported=True))
             return
         own = self._voice.to(stream.info)
+        if own is None and stream.dead and stream.drained:
+            stream.make_room()  # it may be these very bytes that leave the agent no room to say anything
         if own is not None and stream.dead and stream not in self._reporting:
             self._reporting[stream] = self._tasks.spawn(self._report(stream, own))
 

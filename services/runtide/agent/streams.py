@@ -7,6 +7,7 @@ all of it is acknowledged and position.json says so. Blocks for local file calls
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -284,7 +285,14 @@ class TailedStream:
         if not (idle or self.closed or now - self._saved_at >= every_s):
             return
         self._saved_at, self._save_again_at = now, now + SAVE_FAILED_S
-        _replace_quickly(self._position_path, json.dumps(asdict(self.position)))
+        try:
+            self._note_position()
+        except OSError as error:
+            # A full disk would stay full, so what has arrived goes first. Were the agent killed in between, the next one
+            # would declare these bytes lost; the sink has them and would take no notice.
+            if error.errno != errno.ENOSPC or not self._delete_segments():
+                raise
+            self._note_position()
         self._dirty, self._save_again_at = False, float("-inf")
         if self.acknowledged - self._cleaned_to >= _CLEAN_EVERY_BYTES:
             self._cleaned_to = self.acknowledged
@@ -300,11 +308,21 @@ class TailedStream:
         except OSError as error:  # then the next agent says it once more, which changes nothing
             log.warning("stream=%s end not noted: %s", self.info.stream, error)
 
-    def _delete_segments(self) -> None:
+    def _note_position(self) -> None:
+        _replace_quickly(self._position_path, json.dumps(asdict(self.position)))
+
+    def _delete_segments(self) -> int:
+        """Delete what is wholly acknowledged, but for the last segment; returns how many that were."""
         found = segments(self.folder)
-        for (_, path), (following, _) in itertools.pairwise(found):
-            if following <= self.acknowledged:
-                path.unlink(missing_ok=True)
+        over = [path for (_, path), (following, _) in itertools.pairwise(found) if following <= self.acknowledged]
+        for path in over:
+            path.unlink(missing_ok=True)
+        return len(over)
+
+    def make_room(self) -> None:
+        """Delete the last segment of an ended stream too, all of which is acknowledged."""
+        for _, path in segments(self.folder):
+            path.unlink(missing_ok=True)
 
     def remove(self) -> bool:
         """Delete an ended stream, all of which is acknowledged; False where refused bytes stay. Raises OSError."""

@@ -104,10 +104,16 @@ def tenant(project: str, token: str) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file with mode 0600 so that a reader sees the old or the new content, never half of it."""
+    """Write a file with mode 0600 so that a reader sees the old or the new, never half. Raises OSError."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)  # noqa: PTH105  one call, and atomic
+        name = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            name.replace(path)
+        except OSError:  # on a full disk nothing must pile up
+            name.unlink(missing_ok=True)
+            raise
 
 
 def segment_name(offset: int) -> str:

@@ -8,6 +8,7 @@ Not locked: the owner sees to it that one thread at a time appends.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,7 +161,11 @@ class SpoolWriter:
         host_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = host_folder / info.stream
         folder.mkdir(mode=0o700)
-        info.write(folder)
+        try:
+            info.write(folder)
+        except OSError:  # a full disk must not fill with folders of streams that never were
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return cls(folder, segment_bytes=segment_bytes, budget_bytes=budget_bytes)
 
     @property
