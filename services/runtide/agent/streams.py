@@ -288,8 +288,8 @@ class TailedStream:
         try:
             self._note_position()
         except OSError as error:
-            # A full disk would stay full, so what has arrived goes first. Were the agent killed in between, the next one
-            # would declare these bytes lost; the sink has them and would take no notice.
+            # A full disk would stay full, so what has arrived goes first. Were the agent killed in between, the next
+            # one would declare these bytes lost; the sink has them and would take no notice.
             if error.errno != errno.ENOSPC or not self._delete_segments():
                 raise
             self._note_position()
