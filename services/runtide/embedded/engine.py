@@ -16,13 +16,19 @@ from typing import Any
 
 from chdb.state import connect
 
-from runtide.embedded.errors import from_engine
+from runtide.embedded.errors import STATEMENTS_FAULT, ServerError, from_engine
 from runtide.embedded.settings import ENGINE, set_statement
 from runtide.embedded.sql import unsafe_table_functions
 
 LOCK_FILE = "clickhouse.lock"
 USUAL = "runtide"
 """The database of a request that names none, once it exists."""
+
+
+_FAILURES = (
+    "SELECT code, sum(value) FROM system.errors "
+    f"WHERE code NOT IN ({', '.join(map(str, sorted(STATEMENTS_FAULT)))}) GROUP BY code"  # noqa: S608  our own numbers
+)
 
 
 class HomeInUse(Exception):
@@ -44,6 +50,8 @@ class Engine:
             "\t"
         )
         self._has_usual = False
+        self.known_failures: dict[int, int] = {}
+        """What `failures` said last."""
         self.unsafe = unsafe_table_functions(self._ask("SELECT name FROM system.table_functions").split("\n"))
 
     def _leave_the_file_system(self) -> None:
@@ -79,6 +87,19 @@ class Engine:
         """Where a name without a database is looked up: among the views, once they are there."""
         self._has_usual = self._has_usual or self._ask(f"EXISTS DATABASE {USUAL}") == "1"
         return USUAL if self._has_usual else ""
+
+    def failures(self) -> dict[int, int]:
+        """How often each error that nobody's statement is to blame for has come up since the engine began."""
+        lines = [line.split("\t") for line in self._ask(_FAILURES).split("\n") if line]
+        self.known_failures = {int(code): int(count) for code, count in lines}
+        return self.known_failures
+
+    def failure(self, code: int) -> ServerError:
+        """What the engine said last of an error."""
+        name, text = self._ask(
+            f"SELECT any(name), argMax(last_error_message, last_error_time) FROM system.errors WHERE code = {code}"  # noqa: S608
+        ).split("\t")
+        return ServerError((code, name), text)
 
     def kill(self, tag: str) -> None:
         """Cancel the query that runs under this tag; nothing happens when there is none."""

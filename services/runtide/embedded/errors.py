@@ -47,6 +47,9 @@ _STATUS: dict[int, int] = {
     159: 408,  # TIMEOUT_EXCEEDED
 }
 
+STATEMENTS_FAULT = frozenset(code for code, status in _STATUS.items() if status < 500) | {394, 396}
+"""Errors of whoever wrote the statement, or gave it too little time."""
+
 
 class ServerError(Exception):
     """An answer that is an error: `code` and `text` as ClickHouse says them, and the HTTP status that goes with it."""

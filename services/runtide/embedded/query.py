@@ -230,10 +230,16 @@ class Query:
             pairs = ", ".join(f"param_{name} = '{value}'" for name, value in _quoted(plan.parameters).items())
             self._connection.query(f"SET {pairs}")
         name = insert.format or (plan.format if plan.format != formats.DEFAULT else "Values")
+        before = self._engine.known_failures
         with self._connection.send_insert(insert.head.decode(), name) as inserter:
             if plan.data:
                 inserter.append(plan.data)
             done = inserter.finish()
+        # finish() says nothing of what fails when the last block is written, a full disk for one. So an error that has
+        # come up meanwhile, in this insert or beside it, makes the result unknown, and that has to be said.
+        for code, count in self._engine.failures().items():
+            if count > before.get(code, 0):
+                raise self._engine.failure(code)
         return Answer(b"", True, self._summary(written_rows=done.rows_written, written_bytes=done.bytes_written))
 
     def _whole(self) -> Answer:
