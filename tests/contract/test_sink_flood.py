@@ -235,9 +235,11 @@ def test_while_dead_letters_cannot_be_kept_nothing_passes(server: EmbeddedClickH
             waiting = asyncio.ensure_future(publish(bus, [made.message(made.range())]))
             await until_async(lambda: sink._store is not None and sink.stats.retries >= 2, DEADLINE_S)
             assert not waiting.done()
+            assert "nothing is stored: dead letters cannot be kept: Code: 27" in sink.trouble
             assert verify_run(client, "p", "unkept").streams == []
             away = False
             await waiting
+            await until_async(lambda: sink.trouble == "", DEADLINE_S)
 
     asyncio.run(run())
     found = verify_run(client, "p", "unkept")

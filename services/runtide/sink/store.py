@@ -98,6 +98,8 @@ class Store:
         self._others = False
         """Another sink may have been at work on what is ours now."""
         self._is_ours: Callable[[], bool] = _always
+        self.alarm = ""
+        """What a person has to look at while a flush is tried again and again; empty while none is."""
         self._client = client
         self._writer = writer
         self._days = days
@@ -119,6 +121,12 @@ class Store:
         stop meanwhile, and Flooded where all that a partition brings would become dead letters.
         """
         self._is_ours = is_ours or _always
+        try:
+            return self._keep_trying(arrived)
+        finally:
+            self.alarm = ""
+
+    def _keep_trying(self, arrived: Sequence[Arrived]) -> list[Hint]:
         wait_s = self._backoff_s[0]
         while True:
             try:
@@ -126,6 +134,7 @@ class Store:
             except StoreBusy as error:
                 self.forget()
                 self.counters.retries += 1
+                self.alarm = str(error) if error.alarm else self.alarm
                 level = logging.ERROR if error.alarm else logging.WARNING
                 log.log(level, "store busy code=%d retry_s=%.1f said=%s", error.clickhouse_code, wait_s, error)
             except BaseException:
