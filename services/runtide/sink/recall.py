@@ -28,7 +28,7 @@ _ROLE_NUMBERS = {name: int(number) for number, name in ROLES.items()}
 _LEDGER = """
 SELECT project, run_id, stream, role, rank, host, attempt, mark, holes, records, points, gaps, dead,
     toUnixTimestamp64Micro(opened_at), toUnixTimestamp64Micro(closed_at), last_step,
-    toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000, revision
+    toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000, days, revision
 FROM runtide.ledger FINAL
 WHERE (project, run_id, stream) IN %(keys)s
 """
@@ -114,7 +114,7 @@ def _ledger_states(client: Client, keys: list[StreamKey]) -> Iterable[StreamStat
         state.extent.holes = [(start, end) for start, end in row[8]]
         state.records, state.points, state.gaps, state.dead = row[9:13]
         state.opened_at, state.closed_at, state.last_step, state.last_step_at = row[13:17]
-        state.received_us, state.revision = row[17:19]
+        state.received_us, state.days, state.revision = row[17:20]
         yield state
 
 
