@@ -173,6 +173,13 @@ def _rows(client: Client, sql: str, parameters: dict[str, Any]) -> Sequence[Any]
         raise classified(error) from error
 
 
+def others_write(client: Client, project: str, around_us: int) -> bool:
+    """Whether another project has written within a week of a time. Raises StoreError."""
+    sql = """SELECT 1 FROM runtide.ledger WHERE project != %(project)s
+        AND abs(dateDiff('hour', received_at, fromUnixTimestamp64Micro(%(around)s))) < 7 * 24 LIMIT 1"""
+    return bool(_rows(client, sql, {"project": project, "around": around_us}))
+
+
 _UNDERSTOOD = {"step": "points", "sample": "samples", "log_line": "log_lines", "figure": "figures"}
 ASKED = 50
 """Runs that are asked about at most: a few are enough."""

@@ -22,8 +22,8 @@ from clickhouse_connect.driver.client import Client
 
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
-from runtide.sink.flood import Flood, RunKey, counted
-from runtide.sink.recall import recall, understood
+from runtide.sink.flood import Flood, RunKey, Shared, counted
+from runtide.sink.recall import others_write, recall, understood
 from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
@@ -79,6 +79,13 @@ class _Plan:
     flood: Flood = field(default_factory=Flood)
     buried: dict[StreamKey, Counter[str]] = field(default_factory=dict)
     """Kinds of the records that the store has refused."""
+
+    def shared(self, client: Client) -> Shared:
+        """Say whether more than one project writes, by what is stored and by what has just come."""
+        return lambda part: (
+            any(other.project != part.project for other in self.parts)
+            or others_write(client, part.project, part.received_us)
+        )
 
 
 class Store:
@@ -161,7 +168,7 @@ class Store:
                 plan.touched.add(key)
         plan.flood = self._flood.copy()
         for part in plan.parts:
-            plan.flood.refused(part, part.said.dead, self._understood)
+            plan.flood.refused(part, part.said.dead, self._understood, plan.shared(self._client))
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
@@ -292,7 +299,7 @@ class Store:
         (kind,) = +counted(record.said)
         plan.buried.setdefault(record.key, Counter())[kind] += 1
         about = dead._replace(kind=kind, reason=f"the store refuses it for {table}: code {error.clickhouse_code}")
-        plan.flood.refused(replace(record, said=Decoded()), [about], self._understood)
+        plan.flood.refused(replace(record, said=Decoded()), [about], self._understood, plan.shared(self._client))
         self._write("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
         log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
         return self._count_dead(record.key, points, plan)
