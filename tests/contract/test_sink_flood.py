@@ -16,12 +16,14 @@ from runtide.bus.local import LocalBus
 from runtide.cli.parts import serve_pages
 from runtide.cli.settings import Settings, SinkSection
 from runtide.gateway import Gateway, GatewaySettings
+from runtide.sink.arrived import read
 from runtide.sink.flood import Flooded
 from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink, SinkSettings
+from runtide.sink.store import Store
 from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.mock_kafka import MockKafka
-from runtide.testing.streams import MadeStream
+from runtide.testing.streams import NOW_US, MadeStream
 from runtide.testing.waiting import until_async
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import RowsRefused
@@ -29,6 +31,7 @@ from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Inserts, Writer
 from runtide.wire.errors import Unavailable
 
+DAY_US = 86_400_000_000
 DEADLINE_S = 60
 STEPS = 130
 
@@ -201,6 +204,49 @@ def test_a_job_that_writes_only_bad_records_stops_nobody(server: EmbeddedClickHo
     assert verify_run(client, "p", "bad-good").stored_points == 10
 
 
+@pytest.mark.parametrize("flush", ["shared", "own"])
+def test_runs_of_one_project_stop_nobody_of_another(server: EmbeddedClickHouse, flush: str) -> None:
+    name = f"alone-{flush}"
+    bad = [MadeStream("s", run_id=f"{name}-{number}").open().key_set(1, "loss").steps(1, [0]) for number in (1, 2)]
+    for each in bad:
+        for step in range(100):
+            each.step(9, step, 1.0)
+    other = MadeStream("s", "q", name).open().key_set(1, "loss").steps(1, range(10)).close()
+    now = NOW_US + 30 * DAY_US * (2 if flush == "own" else 1)  # nobody else writes around then
+
+    def stored() -> int:
+        return verify_run(client, "q", name).stored_points
+
+    client = connect(settings_of(server))
+    store = Store(client, Writer(client))
+    good = [read(each.message(each.range(0, each.edges[3]), now)) for each in bad]
+    rest = [read(each.message(each.range(each.edges[3]), now)) for each in bad]
+    whole = read(other.message(other.range(), now))
+    store.flush(good)
+    if flush == "shared":
+        store.flush([*rest, whole])
+    else:
+        store.flush([whole])
+        Store(client, Writer(client)).flush(rest)
+    assert stored() == 10
+    assert dead(client, name) == 200
+
+
+def test_one_project_alone_can_be_flooded(server: EmbeddedClickHouse) -> None:
+    client = connect(settings_of(server))
+    store = Store(client, Writer(client))
+    now = NOW_US + 90 * DAY_US
+    for number in (1, 2):
+        made = MadeStream("s", run_id=f"lonely-{number}").open().key_set(1, "loss").steps(1, [0])
+        store.flush([read(made.message(made.range(), now))])
+    bad = [MadeStream("t", run_id=f"lonely-{number}") for number in (1, 2)]
+    for each in bad:
+        for step in range(100):
+            each.step(9, step, 1.0)
+    with pytest.raises(Flooded):
+        store.flush([read(each.message(each.range(), now)) for each in bad])
+
+
 def test_zero_lets_a_flood_into_the_dead_letters(server: EmbeddedClickHouse) -> None:
     made = two_runs("opened")
     client = connect(settings_of(server))
@@ -235,9 +281,11 @@ def test_while_dead_letters_cannot_be_kept_nothing_passes(server: EmbeddedClickH
             waiting = asyncio.ensure_future(publish(bus, [made.message(made.range())]))
             await until_async(lambda: sink._store is not None and sink.stats.retries >= 2, DEADLINE_S)
             assert not waiting.done()
+            assert "nothing is stored: dead letters cannot be kept: Code: 27" in sink.trouble
             assert verify_run(client, "p", "unkept").streams == []
             away = False
             await waiting
+            await until_async(lambda: sink.trouble == "", DEADLINE_S)
 
     asyncio.run(run())
     found = verify_run(client, "p", "unkept")

@@ -30,6 +30,8 @@ class Kept:
     run_id: str
     late_days: int = 0
     days: int = DAYS
+    days_late: int | None = None
+    """The retention when the others came, where it was another one."""
 
     def __post_init__(self) -> None:
         now = time.time_ns() // 1000
@@ -41,8 +43,8 @@ class Kept:
         late = self.made.message(self.made.range(self.cut), now - self.late_days * DAY_US)
         for table in RAW:
             self.client.command(f"SYSTEM STOP TTL MERGES runtide.{table}")
-        for message in (old, late):
-            Store(self.client, Writer(self.client), self.days).flush([read(message)])
+        for message, days in ((old, self.days), (late, self.days if self.days_late is None else self.days_late)):
+            Store(self.client, Writer(self.client), days).flush([read(message)])
         Deriver(lambda: self.client).settle()
 
     def expire(self) -> None:
@@ -70,6 +72,37 @@ def test_rebuild_keeps_what_was_derived_of_expired_rows(client: Client, late_day
     assert kept.derived() == (10, "a name")
     assert rebuild(client, "p", kept.run_id, force=True).made == 1
     assert kept.derived()[0] < 10
+
+
+@pytest.mark.parametrize("days_late", [0, 365])
+def test_an_earlier_shorter_retention_is_remembered(client: Client, days_late: int) -> None:
+    kept = Kept(client, f"longer-{days_late}", days_late=days_late)
+    kept.expire()
+    found = verify_run(client, "p", kept.run_id)
+    assert found.problems == []
+    assert len(found.expired) == 1
+    assert rebuild(client, "p", kept.run_id).made == 0
+    assert kept.derived() == (10, "a name")
+
+
+def test_rebuild_keeps_runs_whose_rows_have_gone_whatever_the_ledger_says(client: Client) -> None:
+    kept = Kept(client, "untold")
+    kept.expire()
+    client.command(
+        "ALTER TABLE runtide.ledger UPDATE days = 0 WHERE run_id = 'untold' SETTINGS mutations_sync = 2"
+    )  # as it is where the stream is older than the column
+    assert rebuild(client, "p", "untold").made == 0
+    assert kept.derived() == (10, "a name")
+    assert rebuild(client, "p", "untold", force=True).made == 1
+
+
+def test_rebuild_makes_runs_anew_that_have_not_come_whole(client: Client) -> None:
+    made = MadeStream("s", run_id="holes").open().key_set(1, "loss").steps(1, range(10)).close()
+    first, second, third = made.edges[4:7]
+    parts = [made.range(0, first), made.range(second, third), made.range(made.edges[8])]
+    Store(client, Writer(client)).flush([read(made.message(part)) for part in parts])
+    assert len(verify_run(client, "p", "holes").problems) == 2
+    assert rebuild(client, "p", "holes").made == 1
 
 
 @pytest.mark.parametrize("days", [0, 50])

@@ -139,14 +139,14 @@ def rebuild(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or name; all runs without it.")] = None,
     project: options.Project = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also runs whose raw rows have expired: what they said is lost.")
+        bool, typer.Option("--force", help="Also runs whose raw rows have gone: what they said is lost.")
     ] = False,
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """Make all derived rows again from the raw ones, of one run, one project or everything.
 
-    Runs whose raw rows have expired by retention are left as they are.
+    Runs of which raw rows have gone, by retention or otherwise, are left as they are.
 
     Example: runtide rebuild 7c2f
     """
@@ -159,7 +159,7 @@ def rebuild(
     print(f"made the derived rows of {done.made} runs again")
     if done.kept:
         names = ", ".join(f"{kept.project}/{kept.run_id}" for kept in done.kept)
-        print(f"left {len(done.kept)} as they are, their raw rows have expired (--force insists): {names}")
+        print(f"left {len(done.kept)} as they are, raw rows of them have gone (--force insists): {names}")
 
 
 def _progress(done: int, total: int, name: str) -> None:

@@ -66,7 +66,7 @@ def down(home: options.Home = None) -> None:
 def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
     """Show the parts of `runtide up`, how far each is behind, what is stored and how much disk it takes.
 
-    Exit code 3 where nothing runs or a part is not ready.
+    Exit code 3 where nothing runs, a part is not ready, or what comes is not stored, which it says then.
 
     Example: runtide status --json
     """

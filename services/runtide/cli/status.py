@@ -1,4 +1,4 @@
-"""`runtide status`: parts, lag, rows and disk of one home; where nothing runs, that, and what lies there."""
+"""`runtide status`: parts, trouble, lag, rows and disk of one home; where nothing runs, that, and what lies there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from runtide.cli.home import Home, UpState
 from runtide.cli.settings import Settings
+from runtide.cli.supervisor import trouble_of
 from runtide.cli.tables import print_table
 from runtide.spool.layout import Position, segments
 from runtide.wire.errors import RuntideError
@@ -36,6 +37,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "home": str(home.folder),
         "up": serving is not None,
         "ready": bool(serving and all(part.ready and part.alive for part in serving.parts.values())),
+        "trouble": "",
         "parts": _parts(serving),
         "ports": {},
         "rows": {},
@@ -45,6 +47,8 @@ def read_status(settings: Settings) -> dict[str, Any]:
     if serving is not None:
         ports = serving.ports
         found["ports"] = {name: port for name in PORTS if (port := getattr(ports, name))}
+        found["trouble"] = trouble_of(f"http://{ports.host}:{ports.metrics}/readyz")
+        found["ready"] = found["ready"] and not found["trouble"]
         try:
             found.update(_stored(settings, found["lag"]))
         except RuntideError as error:
@@ -60,6 +64,8 @@ def show_status(found: dict[str, Any]) -> None:
         print(f"runtide is up in {found['home']}")
         print_table([{"part": name, **part} for name, part in found["parts"].items()])
         print_table([{"port": name, "": port} for name, port in found["ports"].items()])
+    if found["trouble"]:
+        print(f"not ready: {found['trouble']}")
     if found["rows"]:
         print_table([{"rows": name, "": count} for name, count in found["rows"].items()])
     print_table([{"lag": name, "": value} for name, value in found["lag"].items()])

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPException
 from types import FrameType
 
@@ -192,6 +193,18 @@ def answers(url: str, timeout_s: float = 0.5) -> bool:
             return bool(reply.status == 200)
     except (OSError, ValueError, HTTPException):  # the last: what answers is no HTTP server
         return False
+
+
+def trouble_of(url: str, timeout_s: float = 0.5) -> str:
+    """What a /readyz says is wrong; empty where nothing is, or where it does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s):  # noqa: S310  our own loopback address
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode(errors="replace").strip() if error.code == HTTPStatus.SERVICE_UNAVAILABLE else ""
+    except (OSError, ValueError, HTTPException):
+        return ""
 
 
 def _created(pid: int) -> float:

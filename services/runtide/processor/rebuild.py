@@ -23,7 +23,7 @@ class Rebuilt:
     made: int = 0
     """Runs that were derived anew."""
     kept: list[Run] = field(default_factory=list)
-    """Runs left as they are: raw rows have expired, and what was derived of them cannot be made again."""
+    """Runs left as they are: raw rows have gone, and what was derived of them cannot be made again."""
 
 
 def rebuild(
@@ -33,18 +33,17 @@ def rebuild(
     progress: Progress | None = None,
     force: bool = False,
 ) -> Rebuilt:
-    """Derive all runs anew, or those of a project, or one; with `force` also those whose raw rows have expired.
+    """Derive all runs anew, or those of a project, or one; with `force` also those whose raw rows have gone in part.
 
     May run beside the services: both replace rows whole, and the version decides. Raises StoreError.
     """
     runs = client.query(sql.known_runs(project, run_id)).result_rows
     deriver = Deriver(lambda: client)
     done = Rebuilt()
-    for place, (*names, can_expire) in enumerate(runs):
-        run = Run(*names)
+    for place, run in enumerate(Run(*names) for names in runs):
         if progress is not None:
             progress(place, len(runs), f"{run.project}/{run.run_id}")
-        if can_expire and not force and verify_run(client, *run).expired:
+        if not force and verify_run(client, *run).gone:
             done.kept.append(run)
             continue
         deriver.rebuild(run)

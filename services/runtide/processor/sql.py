@@ -374,15 +374,14 @@ def unended(ended: Iterable[str]) -> str:
 
 
 def known_runs(project: str | None, run_id: str | None) -> str:
-    """All runs, or those of a project, or those with an id, and whether raw rows of them may expire."""
+    """All runs, or those of a project, or those with an id."""
     conditions = ["1"]
     if project is not None:
         conditions.append(f"project = {text(project)}")
     if run_id is not None:
         conditions.append(f"run_id = {text(run_id)}")
     where = " AND ".join(conditions)
-    return f"""SELECT project, run_id, max(days) > 0 FROM runtide.ledger FINAL
-        WHERE {where} GROUP BY project, run_id ORDER BY project, run_id"""
+    return f"SELECT DISTINCT project, run_id FROM runtide.ledger WHERE {where} ORDER BY project, run_id"
 
 
 def events(runs: Iterable[Run], kinds: Iterable[str]) -> str:

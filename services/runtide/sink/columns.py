@@ -207,7 +207,7 @@ def fates(decided: Sequence[Fate]) -> pa.RecordBatch:
 def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
     """Rows of `ledger`, each with the revision after the one that its state was read from.
 
-    `days` is said of the raw rows; these are kept.
+    `days` is said of the raw rows, and the shortest retention that a stream ever had stands; these are kept.
     """
     return pa.RecordBatch.from_pydict(
         {
@@ -230,9 +230,13 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
             "last_step_at": pa.array([state.last_step_at for state in states], _TIME),
             "received_at": pa.array([state.received_us // 1000 for state in states], _RECEIVED),
             "revision": pa.array([state.revision + 1 for state in states], pa.uint64()),
-            "days": pa.array([days] * len(states), pa.uint16()),
+            "days": pa.array([_shortest(state.days, days) for state in states], pa.uint16()),
         }
     )
+
+
+def _shortest(*days: int) -> int:
+    return min(filter(None, days), default=0)
 
 
 def _point_count(part: Arrived) -> int:

@@ -3,9 +3,10 @@
 What is refused of a kind of record for a reason is counted up, what is stored of that kind down again. From some number
 on the runs of the partition vote: against, where their last records of the kind were refused, or for, where some were
 stored. It is a flood when more vote against than for, and at least two of those against were understood before: two
-jobs do not begin to write bad records at once by themselves, so it is this side that has changed. One job that writes
-only bad records is one vote, however many ranks it has; any number of new jobs that never wrote a good one have none:
-they fill the dead letters, and stop nobody. A message that is no range at all cannot be a job's fault, since gateways
+jobs do not begin to write bad records at once by themselves, so it is this side that has changed. Where more than one
+project writes, those two have to be of two projects: no single one can stop the others. One job that writes only bad
+records is one vote, however many ranks it has; any number of new jobs that never wrote a good one have none: they fill
+the dead letters, and stop nobody. A message that is no range at all cannot be a job's fault, since gateways
 make them: a row of those is a flood without a vote.
 """
 
@@ -23,6 +24,8 @@ RunKey = tuple[str, str]
 """Project and run id."""
 Understood = Callable[[str, Set[RunKey]], Set[RunKey]]
 """Those of the runs of which records of a kind are stored."""
+Shared = Callable[[Arrived], bool]
+"""Whether other projects than that of what arrived write too."""
 
 RECORDS = 100
 """Refused records that may pass before anything is judged."""
@@ -70,17 +73,20 @@ class Flood:
         """`records` refused in a row are judged; 0 lets everything into the dead letters."""
         self._records = records
         self._votes: dict[int, dict[tuple[str, str], _Votes]] = {}
+        self._shared = False
+        """Once more than one project has written, that is so."""
 
     def copy(self) -> Flood:
         """For a flush of which it is not known yet whether it will hold."""
         found = Flood(self._records)
+        found._shared = self._shared
         found._votes = {
             partition: {about: votes.copy() for about, votes in of.items()} for partition, of in self._votes.items()
         }
         return found
 
-    def refused(self, part: Arrived, dead: Iterable[Dead], understood: Understood) -> None:
-        """Note refusals. Raises Flooded, and what `understood` raises."""
+    def refused(self, part: Arrived, dead: Iterable[Dead], understood: Understood, shared: Shared) -> None:
+        """Note refusals. Raises Flooded, and what `understood` and `shared` raise."""
         if self._records == 0 or part.letter:
             return
         kinds = counted(part.said)
@@ -92,7 +98,7 @@ class Flood:
             votes = of.setdefault(about, _Votes())
             votes.refused += 1
             votes.vote(part.key[:2], for_=bool(_number(kinds, letter.kind)))
-            if self._is_flood(part, letter.kind, votes, understood):
+            if self._is_flood(part, letter.kind, votes, understood, shared):
                 raise Flooded(part.partition, votes.refused, len(votes.against), letter.kind, letter.reason)
 
     def stored(self, part: Arrived, refused: Counter[str]) -> None:
@@ -111,7 +117,7 @@ class Flood:
                 votes.refused -= number
                 votes.vote(part.key[:2], for_=True)
 
-    def _is_flood(self, part: Arrived, kind: str, votes: _Votes, understood: Understood) -> bool:
+    def _is_flood(self, part: Arrived, kind: str, votes: _Votes, understood: Understood, shared: Shared) -> bool:
         if votes.refused < self._records or len(votes.against) <= len(votes.for_):
             return False
         if part.stream.startswith(UNREADABLE):
@@ -119,7 +125,13 @@ class Flood:
         if new := votes.against - votes.asked:
             votes.asked |= new
             votes.witnesses |= understood(kind, new)
-        return len(votes.witnesses & votes.against) >= WITNESSES
+        witnesses = votes.witnesses & votes.against
+        if len(witnesses) < WITNESSES:
+            return False
+        if len({project for project, _ in witnesses}) > 1:
+            return True
+        self._shared = self._shared or shared(part)
+        return not self._shared
 
 
 def counted(said: Decoded) -> Counter[str]:

@@ -28,7 +28,7 @@ _ROLE_NUMBERS = {name: int(number) for number, name in ROLES.items()}
 _LEDGER = """
 SELECT project, run_id, stream, role, rank, host, attempt, mark, holes, records, points, gaps, dead,
     toUnixTimestamp64Micro(opened_at), toUnixTimestamp64Micro(closed_at), last_step,
-    toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000, revision
+    toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000, days, revision
 FROM runtide.ledger FINAL
 WHERE (project, run_id, stream) IN %(keys)s
 """
@@ -114,7 +114,7 @@ def _ledger_states(client: Client, keys: list[StreamKey]) -> Iterable[StreamStat
         state.extent.holes = [(start, end) for start, end in row[8]]
         state.records, state.points, state.gaps, state.dead = row[9:13]
         state.opened_at, state.closed_at, state.last_step, state.last_step_at = row[13:17]
-        state.received_us, state.revision = row[17:19]
+        state.received_us, state.days, state.revision = row[17:20]
         yield state
 
 
@@ -171,6 +171,13 @@ def _rows(client: Client, sql: str, parameters: dict[str, Any]) -> Sequence[Any]
         return client.query(sql, parameters=parameters).result_rows
     except (ClickHouseError, OSError) as error:
         raise classified(error) from error
+
+
+def others_write(client: Client, project: str, around_us: int) -> bool:
+    """Whether another project has written within a week of a time. Raises StoreError."""
+    sql = """SELECT 1 FROM runtide.ledger WHERE project != %(project)s
+        AND abs(dateDiff('hour', received_at, fromUnixTimestamp64Micro(%(around)s))) < 7 * 24 LIMIT 1"""
+    return bool(_rows(client, sql, {"project": project, "around": around_us}))
 
 
 _UNDERSTOOD = {"step": "points", "sample": "samples", "log_line": "log_lines", "figure": "figures"}

@@ -115,7 +115,10 @@ class Sink:
     @property
     def trouble(self) -> str:
         """Why a person has to look; empty while all is well."""
-        return "; ".join(str(flood) for _, flood in sorted(self._stopped.items()))
+        found = [str(flood) for _, flood in sorted(self._stopped.items())]
+        if self._store is not None and (alarm := self._store.alarm):
+            found.append(f"nothing is stored: {alarm}")
+        return "; ".join(found)
 
     @property
     def stopped_partitions(self) -> int:

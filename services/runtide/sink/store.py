@@ -22,8 +22,8 @@ from clickhouse_connect.driver.client import Client
 
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
-from runtide.sink.flood import Flood, RunKey, counted
-from runtide.sink.recall import recall, understood
+from runtide.sink.flood import Flood, RunKey, Shared, counted
+from runtide.sink.recall import others_write, recall, understood
 from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
@@ -80,6 +80,13 @@ class _Plan:
     buried: dict[StreamKey, Counter[str]] = field(default_factory=dict)
     """Kinds of the records that the store has refused."""
 
+    def shared(self, client: Client) -> Shared:
+        """Say whether more than one project writes, by what is stored and by what has just come."""
+        return lambda part: (
+            any(other.project != part.project for other in self.parts)
+            or others_write(client, part.project, part.received_us)
+        )
+
 
 class Store:
     """Exactly-once storage over a client that reads and a writer that inserts. For one thread at a time."""
@@ -98,6 +105,8 @@ class Store:
         self._others = False
         """Another sink may have been at work on what is ours now."""
         self._is_ours: Callable[[], bool] = _always
+        self.alarm = ""
+        """What a person has to look at while a flush is tried again and again; empty while none is."""
         self._client = client
         self._writer = writer
         self._days = days
@@ -119,6 +128,12 @@ class Store:
         stop meanwhile, and Flooded where all that a partition brings would become dead letters.
         """
         self._is_ours = is_ours or _always
+        try:
+            return self._keep_trying(arrived)
+        finally:
+            self.alarm = ""
+
+    def _keep_trying(self, arrived: Sequence[Arrived]) -> list[Hint]:
         wait_s = self._backoff_s[0]
         while True:
             try:
@@ -126,6 +141,7 @@ class Store:
             except StoreBusy as error:
                 self.forget()
                 self.counters.retries += 1
+                self.alarm = str(error) if error.alarm else self.alarm
                 level = logging.ERROR if error.alarm else logging.WARNING
                 log.log(level, "store busy code=%d retry_s=%.1f said=%s", error.clickhouse_code, wait_s, error)
             except BaseException:
@@ -152,7 +168,7 @@ class Store:
                 plan.touched.add(key)
         plan.flood = self._flood.copy()
         for part in plan.parts:
-            plan.flood.refused(part, part.said.dead, self._understood)
+            plan.flood.refused(part, part.said.dead, self._understood, plan.shared(self._client))
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
@@ -283,7 +299,7 @@ class Store:
         (kind,) = +counted(record.said)
         plan.buried.setdefault(record.key, Counter())[kind] += 1
         about = dead._replace(kind=kind, reason=f"the store refuses it for {table}: code {error.clickhouse_code}")
-        plan.flood.refused(replace(record, said=Decoded()), [about], self._understood)
+        plan.flood.refused(replace(record, said=Decoded()), [about], self._understood, plan.shared(self._client))
         self._write("dead_letters", columns.dead_letters([replace(record, said=Decoded(dead=[dead]))], 0))
         log.error("record refused by the store stream=%s offset=%d reason=%s", record.stream, offset, reason)
         return self._count_dead(record.key, points, plan)

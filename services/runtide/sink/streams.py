@@ -79,6 +79,8 @@ class StreamState:
     last_step: int | None = None
     last_step_at: int | None = None
     received_us: int = 0
+    days: int = 0
+    """The shortest retention that its rows were ever written with; 0 for none."""
     revision: int = 0
     """Of the ledger's row; 0 if it has none yet."""
     ahead: bool = False
@@ -109,6 +111,7 @@ class StreamState:
             self.last_step,
             self.last_step_at,
             self.received_us,
+            self.days,
             self.revision,
             self.ahead,
         )

@@ -2,7 +2,8 @@
 
 Each record says its offset and its length, so the records of a stream, dead letters and declared gaps among them, must
 lie end to end from 0 to the stream's end; each row says how many rows its record makes. What does not fit is named.
-What retention has deleted is told apart from what is missing: the ledger, which is kept, says that it was stored.
+What retention has deleted is told apart from what is missing: the ledger, which is kept, says that it was stored, and
+what the shortest retention was that the stream ever had.
 The counting is done by ClickHouse; only what is wrong comes back.
 """
 
@@ -74,6 +75,8 @@ class StreamVerification:
     missing: list[MissingRange] = field(default_factory=list)
     expired: list[MissingRange] = field(default_factory=list)
     """Stored once, and deleted by retention since."""
+    gone: bool = False
+    """Bytes that were stored once are in no table: they have expired, or got lost."""
     odd: list[OddRecord] = field(default_factory=list)
     dead: int = 0
     discarded: int = 0
@@ -155,6 +158,11 @@ class Verification:
     def expired(self) -> list[str]:
         """What retention has deleted, one sentence each."""
         return [f"{stream.name}: {text}" for stream in self.streams for text in _expired(stream)]
+
+    @property
+    def gone(self) -> bool:
+        """Whether raw rows that were stored once are there no more, whatever took them."""
+        return any(stream.gone for stream in self.streams)
 
     @property
     def gaps(self) -> int:
@@ -340,6 +348,7 @@ class _Run:
         """What is missing between the last record stored and the end that was declared, or that the ledger knows."""
         for found in streams.values():
             kept, end = self._kept.get(found.stream, _Kept()), found.stored_end
+            found.gone = found.gone or end < kept.mark
             if end < kept.mark and kept.expired(kept.mark, kept.received_s):
                 self._note(found, MissingRange(end, kept.mark), kept.received_s)
                 end = kept.mark
@@ -351,6 +360,8 @@ class _Run:
         kept = self._kept.get(found.stream, _Kept())
         holes = [(max(low, gone.start), min(high, gone.end)) for low, high in kept.holes]
         holes = [(low, high) for low, high in holes if low < high]
+        of_holes = sum(high - low for low, high in holes)
+        found.gone = found.gone or gone.start + of_holes < min(gone.end, kept.mark)
         if kept.expired(gone.end, received_s or kept.opened_s) and holes != [(gone.start, gone.end)]:
             found.expired.append(gone)
             found.missing.extend(replace(gone, start=low, end=high, is_hole=True) for low, high in holes)

@@ -1,14 +1,20 @@
 """What commands print, and what they say where nothing runs."""
 
+import asyncio
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
+from prometheus_client import CollectorRegistry
 from runtide.cli import main
+from runtide.cli.home import Home, PartState, Ports, UpState
 from runtide.cli.ports import free_port
 from runtide.cli.tables import cell, print_json, print_table
 from runtide.cli.tail import line_of, values_of
+from runtide.gateway.pages import Pages
 
 
 def test_cells() -> None:
@@ -50,6 +56,30 @@ def test_status_and_down_where_nothing_runs(tmp_path: Path, capsys: pytest.Captu
     assert "nothing runs" in capsys.readouterr().out
     assert main(["down", "--home", str(tmp_path / "none")]) == 0
     assert "no such home" in capsys.readouterr().out
+
+
+def test_status_says_what_the_gateway_is_not_ready_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    why = "nothing is stored: dead letters cannot be kept"
+    running = psutil.Process().create_time()
+
+    async def status(*more: str) -> int:
+        pages = Pages(CollectorRegistry(), lambda: why)
+        await pages.start("127.0.0.1", 0)
+        ports = Ports(free_port(), pages.port, free_port(), None)
+        part = PartState(os.getpid(), running, ready=True)
+        Home(tmp_path).write(UpState(os.getpid(), running, "0", ports, {"ingest": part}))
+        code = await asyncio.to_thread(main, ["status", "--home", str(tmp_path), *more])
+        await pages.stop()
+        return code
+
+    assert asyncio.run(status()) == 3
+    assert f"not ready: {why}" in capsys.readouterr().out
+    assert asyncio.run(status("--json")) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ready"], found["trouble"]) == (False, why)
+    why = ""
+    assert asyncio.run(status("--json")) == 0
+    assert json.loads(capsys.readouterr().out)["trouble"] == ""
 
 
 def test_reading_where_nothing_answers_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Set
 import pytest
 from runtide.bus import Message
 from runtide.sink.arrived import Arrived, read
-from runtide.sink.flood import Flood, Flooded, RunKey
+from runtide.sink.flood import Flood, Flooded, RunKey, Understood
 from runtide.testing.streams import NOW_US, MadeStream
 
 
@@ -20,16 +20,16 @@ def everybody(kind: str, runs: Set[RunKey]) -> Set[RunKey]:
     return runs
 
 
-def said(run: str, bad: int = 0, good: int = 0, rank: int = 0) -> Arrived:
+def said(run: str, bad: int = 0, good: int = 0, rank: int = 0, project: str = "p") -> Arrived:
     """Steps of a run, the bad ones of a key set that nobody has defined."""
-    made = MadeStream(f"{run}-{rank}", run_id=run, rank=rank).key_set(1, "loss").steps(1, range(good))
+    made = MadeStream(f"{run}-{rank}", project, run, rank).key_set(1, "loss").steps(1, range(good))
     for step in range(bad):
         made.step(9, step, 1.0)
     return read(made.message(made.range()))
 
 
-def note(flood: Flood, part: Arrived, understood: object = everybody) -> None:
-    flood.refused(part, part.said.dead, understood)  # type: ignore[arg-type]
+def note(flood: Flood, part: Arrived, understood: Understood = everybody, *, shared: bool = False) -> None:
+    flood.refused(part, part.said.dead, understood, lambda part: shared)
     flood.stored(part, Counter())
 
 
@@ -38,6 +38,14 @@ def test_two_runs_that_were_understood_before_are_a_flood() -> None:
     note(flood, said("a", 60))
     with pytest.raises(Flooded, match=r"partition 0: 100 step records of 2 runs are refused.*unknown key set"):
         note(flood, said("b", 60))
+
+
+def test_no_project_stops_the_others() -> None:
+    flood = Flood(100)
+    for run in ("a", "b", "c"):
+        note(flood, said(run, 100), shared=True)
+    with pytest.raises(Flooded):
+        note(flood, said("d", 1, project="q"), shared=True)
 
 
 def test_one_job_is_one_vote_however_many_ranks_it_has() -> None:
