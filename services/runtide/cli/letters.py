@@ -66,6 +66,19 @@ class Choice:
     stream: str | None = None
     offset: int | None = None
 
+    @property
+    def picks(self) -> bool:
+        """Whether it leaves out some letters of its run or project."""
+        return self.run == NO_RUN or bool(self.stream) or self.offset is not None
+
+    def has(self, letter: Letter) -> bool:
+        """Whether a letter of its run or project is meant."""
+        return (
+            not (self.run == NO_RUN and letter.run_id)
+            and letter.stream.startswith(self.stream or "")
+            and self.offset in (None, letter.offset)
+        )
+
     def check(self) -> None:
         """Raises BadInput where nothing was chosen: too much is done by accident otherwise."""
         if not (self.run or self.project or self.everything):
@@ -91,18 +104,13 @@ class Outcome:
 
 def find(client: Client, choice: Choice, *, done: bool = False, limit: int = ALL) -> list[Letter]:
     """The chosen letters, newest first. Raises UnknownRun."""
-    if choice.run is None:
-        found = list_letters(client, choice.project, limit=limit, done=done)
-    elif choice.run == NO_RUN:
-        found = [each for each in list_letters(client, choice.project, limit=ALL, done=done) if not each.run_id]
+    looked = ALL if choice.picks else limit
+    if choice.run in (None, NO_RUN):
+        found = list_letters(client, choice.project, limit=looked, done=done)
     else:
         key = find_run(client, choice.run, choice.project)
-        found = list_letters(client, key.project, key.run_id, limit=limit, done=done)
-    return [
-        letter
-        for letter in found
-        if (not choice.stream or letter.stream.startswith(choice.stream)) and choice.offset in (None, letter.offset)
-    ]
+        found = list_letters(client, key.project, key.run_id, limit=looked, done=done)
+    return [letter for letter in found if choice.has(letter)][:limit]
 
 
 def brief(letter: Letter) -> Row:
