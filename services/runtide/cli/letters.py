@@ -21,10 +21,11 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
-from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
 from runtide.cli.home import Home
 from runtide.cli.settings import read_settings
 from runtide.cli.store import find_run
+from runtide.spool.layout import tls_files
 from runtide.v1.ingest_pb2 import Ack, PushRequest, Range, Ruling
 from runtide.v1.records_pb2 import Record
 from runtide.warehouse.client import Client
@@ -216,7 +217,7 @@ def gateway_url(home: Path | None) -> str:
     settings = read_settings(home)
     state = Home(settings.home_folder).read()
     port = state.ports.gateway if state is not None and state.alive else settings.gateway.port
-    return f"grpc://{settings.gateway.host}:{port}"
+    return settings.gateway.url(settings.gateway.host, port)
 
 
 def _range_in(client: Client, letter: Letter) -> Range:
@@ -262,7 +263,10 @@ async def _push(ranges: Sequence[Range], url: str) -> None:
     by_project: dict[str, list[Range]] = {}
     for range_ in ranges:
         by_project.setdefault(range_.project, []).append(range_)
-    gateway = GatewayClient(url, os.environ.get("RUNTIDE_TOKEN", ""))
+    try:
+        gateway = GatewayClient(url, os.environ.get("RUNTIDE_TOKEN", ""), Tls(*tls_files(os.environ)))
+    except OSError as error:
+        raise BadInput("a TLS file", error.filename, f"it cannot be read: {error.strerror}") from error
     try:
         for of_project in by_project.values():
             for request in _requests(of_project):
