@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from runtide.bus import Message
+from runtide.cli.letters import NO_RUN, Choice, find
 from runtide.processor.deriver import Deriver
 from runtide.sink.arrived import read
 from runtide.sink.store import Store
@@ -292,6 +294,27 @@ def test_derived_rows_follow_without_a_hint(client: Client, embedded_clickhouse:
     deriver.settle()
     assert summary() == [("acc", 5, 4.1), ("loss", 5, 4.0)]
     assert deriver.idle
+
+
+def test_a_limit_counts_what_was_asked_for(client: Client) -> None:
+    def came(run: str, stream: str, at_us: int) -> Message:
+        made = MadeStream(stream, "counted", run).open().step(7, 1, 1.0).step(7, 2, 2.0)
+        return made.message(made.range(made.edges[1]), at_us)
+
+    store = Store(client, Writer(client))
+    flush(store, came("one", "sa", NOW_US), came("one", "sb", NOW_US + 1_000_000))
+    unreadable = [Message("counted", b"k", b"\xff" + bytes([n]), NOW_US - 1_000_000 * n) for n in range(3)]
+    flush(store, *unreadable)
+
+    def found(limit: int, **told: Any) -> list[str]:
+        letters = find(client, Choice(**{"project": "counted", **told}), limit=limit)
+        return [letter.stream for letter in letters]
+
+    assert found(3) == ["sb", "sb", "sa"]
+    assert found(1, stream="sa") == ["sa"], "though the newest are of another stream"
+    assert found(9, stream="sa") == ["sa", "sa"]
+    assert len(found(2, run=NO_RUN)) == 2
+    assert len(found(9, run=NO_RUN)) == 3
 
 
 def test_a_message_that_could_not_be_read_is_done_with_once_its_range_was_pushed(client: Client) -> None:

@@ -24,10 +24,11 @@ from runtide.agent.sync import Progress, Synced, sync
 from runtide.agent.sync import main as sync_main
 from runtide.agent.watch import Ended
 from runtide.spool.layout import Position, StreamInfo, host_folder, runtime_folder
+from runtide.testing.pem import make_authority
 from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
 
-from tests.pipeline.agent_scripted import Job, Scripted, agent, living, serving, take, write_stream
+from tests.pipeline.agent_scripted import Job, Scripted, agent, fails, living, serving, take, write_stream
 
 
 @pytest.fixture
@@ -284,6 +285,53 @@ def test_an_explicit_url_sends_what_was_logged_for_another_address(
         assert sync(tmp_path, gateway.url).waiting == ()
         assert gateway.records(job.info.stream) == written
         assert "Bearer mine" in gateway.tokens
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_new_token_for_the_same_address_takes_the_place_of_one_that_is_good_no_more(
+    tmp_path: Path, gateway: Scripted, beside: bool
+) -> None:
+    def only_new(request: pb.PushRequest, context: grpc.ServicerContext) -> pb.PushResponse:
+        good = ("authorization", "Bearer new") in [tuple(pair) for pair in context.invocation_metadata()]
+        return (take if good else fails(grpc.StatusCode.UNAUTHENTICATED))(request, context)
+
+    gateway.always = only_new
+    with living() as process, agent(tmp_path) if beside else nullcontext():
+        job = write_stream(tmp_path, process, gateway.url, token="old")
+        job.log(20)
+        if beside:
+            until(lambda: Position.read(job.writer.folder).error)
+        else:
+            job.close()
+            job.end()
+            process.wait()
+        written = job.elements
+        assert sync(tmp_path, gateway.url, "new", give_up_s=5).waiting == ()
+        assert gateway.records(job.info.stream) == written
+
+
+def test_an_address_with_tls_takes_its_files_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = make_authority(tmp_path / "pem")
+    key, chain, ca = (Path(file).read_bytes() for file in (ours.server_key, ours.server, ours.ca))
+    credentials = grpc.ssl_server_credentials([(key, chain)], ca, require_client_auth=True)
+    root = tmp_path / "spool"
+    with serving(Scripted(), credentials=credentials) as secure:
+        with living() as process:
+            job = write_stream(root, process, "grpc://127.0.0.1:1", token="mine")
+            job.log(20)
+            job.close()
+        written = job.elements
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("RUNTIDE_CA_FILE", "pem/ca.pem")
+        monkeypatch.setenv("RUNTIDE_CERT_FILE", ours.client)
+        assert sync_main([str(root), "--url", secure.url]) == 2
+        assert "set RUNTIDE_KEY_FILE" in capsys.readouterr().err
+        monkeypatch.setenv("RUNTIDE_KEY_FILE", ours.client_key)
+        assert sync_main([str(root), "--url", secure.url]) == 0, capsys.readouterr().err
+        assert secure.records(job.info.stream) == written
+        assert "Bearer mine" in secure.tokens
 
 
 def test_a_job_whose_gateway_answers_is_not_sent_elsewhere(tmp_path: Path, gateway: Scripted) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import grpc
+from runtide.testing.pem import make_authority
 from runtide.testing.stack import Stack
 from runtide.testing.streams import MadeStream
 from runtide.testing.waiting import until
@@ -13,9 +15,12 @@ from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.ingest_pb2_grpc import IngestStub
 
 
-def push(stack: Stack, *ranges: pb.Range) -> None:
+def push(stack: Stack, *ranges: pb.Range, credentials: grpc.ChannelCredentials | None = None) -> None:
     async def call() -> None:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.state.ports.gateway}") as channel:
+        address = f"127.0.0.1:{stack.state.ports.gateway}"
+        async with (
+            grpc.aio.secure_channel(address, credentials) if credentials else grpc.aio.insecure_channel(address)
+        ) as channel:
             reply = await IngestStub(channel).Push(pb.PushRequest(ranges=ranges), timeout=60)
             assert not any(ack.HasField("refusal") for ack in reply.acks)
 
@@ -75,6 +80,30 @@ def test_letters_are_listed_shown_replayed_and_discarded(stack: Stack) -> None:
     assert said.stdout.count("a test") == 1
     assert json.loads(stack.runtide("dead-letters", "list", "--json").stdout) == []
     assert len(json.loads(stack.runtide("dead-letters", "list", "--done", "--json").stdout)) == 21
+
+
+def test_letters_are_ruled_on_over_mutual_tls(stack: Stack, tmp_path: Path) -> None:
+    ours = make_authority(tmp_path / "pem")
+    stack.told = {
+        "RUNTIDE_URL": "",
+        "RUNTIDE_GATEWAY_TLS_CERT": ours.server,
+        "RUNTIDE_GATEWAY_TLS_KEY": ours.server_key,
+        "RUNTIDE_GATEWAY_TLS_CLIENT_CA": ours.ca,
+    }
+    stack.up("--no-dashboard")
+    made = MadeStream("0192f2", project="default", run_id="tls").open().step(7, 1, 1.0).close()
+    pem = [Path(file).read_bytes() for file in (ours.ca, ours.client_key, ours.client)]
+    push(stack, made.range(), credentials=grpc.ssl_channel_credentials(*pem))
+    stack.told |= {"RUNTIDE_CA_FILE": ours.ca, "RUNTIDE_CERT_FILE": ours.client, "RUNTIDE_KEY_FILE": ours.client_key}
+    replayed = stack.runtide("dead-letters", "replay", "tls", "--json")
+    assert [row["fate"] for row in json.loads(replayed.stdout)] == ["refused"], replayed.stderr
+    stack.told["RUNTIDE_CA_FILE"] = str(tmp_path / "none.pem")
+    wrong = stack.runtide("dead-letters", "replay", "--all")
+    assert wrong.returncode == 1
+    assert "none.pem, but it cannot be read" in wrong.stderr
+    stack.told["RUNTIDE_CA_FILE"] = ours.ca
+    gone = stack.runtide("dead-letters", "discard", "tls", "--reason", "a test", "--json")
+    assert [row["fate"] for row in json.loads(gone.stdout)] == ["discarded"], gone.stderr
 
 
 def test_commands_that_change_letters_want_to_be_told_which(stack: Stack) -> None:

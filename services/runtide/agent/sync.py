@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtide.agent.gateway import PUSH_TIMEOUT_S, parse_url
+from runtide.agent.gateway import PUSH_TIMEOUT_S, Tls, parse_url
 from runtide.agent.main import LOG_FILE, SOCKET_FILE, answers, log_to, run_agent, settings_from_environment
 from runtide.agent.serve import Agent
 from runtide.agent.served import Run
@@ -36,6 +36,7 @@ from runtide.spool.layout import (
     host_folder,
     host_folders,
     runtime_folder,
+    tls_files,
 )
 from runtide.v1.records_pb2 import ROLE_AGENT
 from runtide.wire.errors import BadInput
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.2
 GIVE_UP_S = 20.0
 """Without progress for this long, and with an error standing, the gateway counts as away."""
+NO_TLS_FILES = Tls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +80,18 @@ def sync(
     token: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     give_up_s: float = GIVE_UP_S,
+    tls: Tls = NO_TLS_FILES,
 ) -> Synced:
     """Ship everything below a spool root; with `url` to that gateway, whatever address it was logged for.
+
+    `token` and `tls` go with `url`, also where that is the address that waits already: a token may have expired.
 
     Blocks until all that is there now has arrived, or nothing has moved for `give_up_s`. Raises BadInput for a wrong
     url, and for a folder that is no spool.
     """
     if url is not None:
         parse_url(url)
-        _redirect(root, url, token or "")
+        _redirect(root, url, token or "", tls)
     found = [info for _, info in stream_folders(root)]
     if not found and root != default_root() and not any(root.glob(f"*/{LOG_FILE}")):
         raise BadInput("dir", root, "no spool is there: it would hold folders of hosts, and these folders of streams")
@@ -134,18 +139,20 @@ def stream_folders(root: Path) -> Iterator[tuple[Path, StreamInfo]]:
             log.warning("%s: %s", path, error)
 
 
-def _redirect(root: Path, url: str, token: str) -> None:
-    """Give an address to the streams that have none, and another one to those that wait for theirs."""
+def _redirect(root: Path, url: str, token: str, tls: Tls) -> None:
+    """Give an address to the streams that have none, and this one, token and files to those that wait for theirs."""
     processes = Processes()
+    files = {name: file for name, file in tls._asdict().items() if file}
     for folder, info in stream_folders(root):
         if not info.url:
-            dataclasses.replace(info, url=url, token=info.token or token).write(folder)
+            dataclasses.replace(info, url=url, token=info.token or token, **files).write(folder)
             continue
         position = Position.read(folder)
         here = folder.parent == host_folder(root)
         moves = not position.error and here and processes.alive(info.pid, info.started)
-        if not moves and info.url != url and position.acknowledged < written(folder):
-            dataclasses.replace(info, url=url, token=token or info.token).write(folder)
+        there = dataclasses.replace(info, url=url, token=token or info.token, **files)
+        if not moves and there != info and position.acknowledged < written(folder):
+            there.write(folder)
 
 
 @dataclass(slots=True)
@@ -278,8 +285,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("dir", nargs="?", type=Path, help="spool folder (default: RUNTIDE_DIR, else ~/.runtide/spool)")
     parser.add_argument(
         "--url",
-        help="gateway for all that waits, such as grpc://127.0.0.1:7171, with RUNTIDE_TOKEN (default: where each was "
-        "logged to)",
+        help="gateway for all that waits, such as grpc://127.0.0.1:7171, with RUNTIDE_TOKEN, RUNTIDE_CA_FILE, "
+        "RUNTIDE_CERT_FILE and RUNTIDE_KEY_FILE where they are set (default: where each was logged to)",
     )
     parser.add_argument(
         "--discard",
@@ -298,7 +305,7 @@ def main(argv: list[str]) -> int:
             for stream in asked.discard:
                 sys.stdout.write(f"{discard(root, stream)} bytes of stream {stream} are given up.\n")
             return 0
-        done = sync(root, asked.url, os.environ.get("RUNTIDE_TOKEN"), bar)
+        done = sync(root, asked.url, os.environ.get("RUNTIDE_TOKEN"), bar, tls=Tls(*tls_files(os.environ)))
     except (BadInput, OSError) as error:
         sys.stderr.write(f"runtide sync: {error}\n")
         return 2 if isinstance(error, BadInput) else 1
@@ -316,7 +323,10 @@ def _tell(done: Synced, root: Path) -> int:
     for stream, error in done.waiting:
         sys.stderr.write(f"runtide sync: stream {stream} waits: {error or 'nothing moves'}\n")
     if done.waiting:
-        sys.stderr.write("runtide sync: --url sends all that waits elsewhere, --discard STREAM gives a stream up\n")
+        sys.stderr.write(
+            "runtide sync: --url sends all that waits elsewhere, or there with another RUNTIDE_TOKEN; "
+            "--discard STREAM gives a stream up\n"
+        )
     return 1 if done.homeless or done.rejected or done.waiting else 0
 
 

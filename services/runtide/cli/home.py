@@ -69,8 +69,8 @@ class UpState:
     ports: Ports
     parts: dict[str, PartState] = field(default_factory=dict)
     ready: bool = False
-    scheme: str = "grpc"
-    """Of the gateway's address."""
+    url: str = ""
+    """The gateway's address, for jobs of this machine."""
 
     @property
     def alive(self) -> bool:

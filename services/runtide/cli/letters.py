@@ -21,10 +21,11 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
-from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
 from runtide.cli.home import Home
 from runtide.cli.settings import read_settings
 from runtide.cli.store import find_run
+from runtide.spool.layout import tls_files
 from runtide.v1.ingest_pb2 import Ack, PushRequest, Range, Ruling
 from runtide.v1.records_pb2 import Record
 from runtide.warehouse.client import Client
@@ -66,6 +67,19 @@ class Choice:
     stream: str | None = None
     offset: int | None = None
 
+    @property
+    def picks(self) -> bool:
+        """Whether it leaves out some letters of its run or project."""
+        return self.run == NO_RUN or bool(self.stream) or self.offset is not None
+
+    def has(self, letter: Letter) -> bool:
+        """Whether a letter of its run or project is meant."""
+        return (
+            not (self.run == NO_RUN and letter.run_id)
+            and letter.stream.startswith(self.stream or "")
+            and self.offset in (None, letter.offset)
+        )
+
     def check(self) -> None:
         """Raises BadInput where nothing was chosen: too much is done by accident otherwise."""
         if not (self.run or self.project or self.everything):
@@ -91,18 +105,13 @@ class Outcome:
 
 def find(client: Client, choice: Choice, *, done: bool = False, limit: int = ALL) -> list[Letter]:
     """The chosen letters, newest first. Raises UnknownRun."""
-    if choice.run is None:
-        found = list_letters(client, choice.project, limit=limit, done=done)
-    elif choice.run == NO_RUN:
-        found = [each for each in list_letters(client, choice.project, limit=ALL, done=done) if not each.run_id]
+    looked = ALL if choice.picks else limit
+    if choice.run in (None, NO_RUN):
+        found = list_letters(client, choice.project, limit=looked, done=done)
     else:
         key = find_run(client, choice.run, choice.project)
-        found = list_letters(client, key.project, key.run_id, limit=limit, done=done)
-    return [
-        letter
-        for letter in found
-        if (not choice.stream or letter.stream.startswith(choice.stream)) and choice.offset in (None, letter.offset)
-    ]
+        found = list_letters(client, key.project, key.run_id, limit=looked, done=done)
+    return [letter for letter in found if choice.has(letter)][:limit]
 
 
 def brief(letter: Letter) -> Row:
@@ -208,7 +217,7 @@ def gateway_url(home: Path | None) -> str:
     settings = read_settings(home)
     state = Home(settings.home_folder).read()
     port = state.ports.gateway if state is not None and state.alive else settings.gateway.port
-    return f"grpc://{settings.gateway.host}:{port}"
+    return settings.gateway.url(settings.gateway.host, port)
 
 
 def _range_in(client: Client, letter: Letter) -> Range:
@@ -254,7 +263,10 @@ async def _push(ranges: Sequence[Range], url: str) -> None:
     by_project: dict[str, list[Range]] = {}
     for range_ in ranges:
         by_project.setdefault(range_.project, []).append(range_)
-    gateway = GatewayClient(url, os.environ.get("RUNTIDE_TOKEN", ""))
+    try:
+        gateway = GatewayClient(url, os.environ.get("RUNTIDE_TOKEN", ""), Tls(*tls_files(os.environ)))
+    except OSError as error:
+        raise BadInput("a TLS file", error.filename, f"it cannot be read: {error.strerror}") from error
     try:
         for of_project in by_project.values():
             for request in _requests(of_project):

@@ -88,6 +88,10 @@ class GatewaySection(_Section):
     limits: dict[str, PositiveInt] = Field(default_factory=dict)
     """Limits that differ from the defaults, by the names that Preflight tells (JSON in a variable)."""
 
+    def url(self, host: str, port: int) -> str:
+        """How agents and commands call it there."""
+        return f"{'grpcs' if self.tls_cert else 'grpc'}://{host}:{port}"
+
 
 class SinkSection(_Section):
     """What stores: RUNTIDE_SINK_*."""

@@ -72,7 +72,7 @@ def parts_of(home: Home, ports: Ports, settings: Settings) -> list[Part]:
     )
     if ports.dashboard is None:
         return [clickhouse, ingest]
-    gateway = f"{_scheme(settings)}://{ports.host}:{ports.gateway}"
+    gateway = settings.gateway.url(ports.host, ports.gateway)
     pages = Part(
         "dashboard",
         "streamlit",
@@ -89,14 +89,11 @@ def parts_of(home: Home, ports: Ports, settings: Settings) -> list[Part]:
     return [clickhouse, ingest, pages]
 
 
-def _scheme(settings: Settings) -> str:
-    return "grpcs" if settings.gateway.tls_cert else "grpc"
-
-
-def addresses(ports: Ports, scheme: str) -> list[str]:
+def addresses(ports: Ports, settings: Settings) -> list[str]:
     """Lines for people: what answers where."""
+    gateway = settings.gateway.url(ports.host, ports.gateway)
     lines = [
-        f"  gateway     {scheme}://{ports.host}:{ports.gateway}   (metrics http://{ports.host}:{ports.metrics}/metrics)",
+        f"  gateway     {gateway}   (metrics http://{ports.host}:{ports.metrics}/metrics)",
         f"  clickhouse  http://{ports.host}:{ports.clickhouse}   (read-only: runtide sql, curl, any ClickHouse client)",
     ]
     if ports.dashboard is not None:
@@ -113,15 +110,14 @@ def run_up(settings: Settings, ports: Ports, say: Callable[[str], None]) -> None
         _end_orphans(home, say)
         read_or_create_secret(home.folder)
         chosen = pick_ports(ports)
-        state = UpState(
-            os.getpid(), psutil.Process().create_time(), version("runtide"), chosen, scheme=_scheme(settings)
-        )
+        url = settings.gateway.url(chosen.host, chosen.gateway)
+        state = UpState(os.getpid(), psutil.Process().create_time(), version("runtide"), chosen, url=url)
         home.write(state)
         began = time.monotonic()
 
         def ready() -> None:
             say(f"runtide is up in {time.monotonic() - began:.1f} s, home {home.folder}")
-            for line in addresses(chosen, state.scheme):
+            for line in addresses(chosen, settings):
                 say(line)
 
         Supervisor(home, state, parts_of(home, chosen, settings), say, ready).run()
@@ -175,7 +171,7 @@ def detach(settings: Settings, ports: Ports, say: Callable[[str], None]) -> None
             raise NotReady(f"up did not start: {said or 'see ' + str(home.log('up'))}")
         time.sleep(0.05)
     say(f"runtide is up (pid {state.pid}), home {home.folder}")
-    for line in addresses(state.ports, state.scheme):
+    for line in addresses(state.ports, settings):
         say(line)
 
 

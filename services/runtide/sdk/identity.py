@@ -195,12 +195,17 @@ class _Known:
         return not self._answer.reachable or not self._answer.attempt
 
     def last_step(self, before: int | None) -> int | None:
-        """Where the attempts before `before`, or all, have come to on any rank: a later attempt hides what all logged.
+        """Where the latest attempt before `before`, or of all, that logged anything has come to on any of its ranks.
 
-        What the store has may lag behind the files of those that ended just now.
+        What the store has may lag behind the files of those that ended just now, or know nothing of that attempt yet.
         """
-        ends = [self._stepped(info) for info in self._local if before is None or info.attempt < before]
-        return max((step for step in (self._answer.last_step, *ends) if step is not None), default=None)
+        earlier = [info for info in self._local if before is None or info.attempt < before]
+        for attempt in sorted({info.attempt for info in earlier}, reverse=True):
+            ends = [self._stepped(info) for info in earlier if info.attempt == attempt]
+            if found := [step for step in ends if step is not None]:
+                stored = self._answer.last_step if self._answer.attempt > attempt else None
+                return max(found if stored is None else [*found, stored])
+        return self._answer.last_step
 
     def ended(self) -> bool:
         """Whether the run is over and this is another launch. A late rank of the launch that ended still belongs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from runtide.sdk.values import MAX_DEPTH, as_mapping
+from runtide.sdk.values import MAX_DEPTH, as_mapping, plain
 
 MASK = "***"
 
@@ -45,20 +45,21 @@ def is_secret(name: str) -> bool:
 
 
 def mask(name: str, value: object, depth: int = 0) -> object:
-    """Hide what is secret in a value: all texts under the name of a secret, else what looks like one."""
-    if isinstance(value, str | bytes):
-        if is_secret(name):
-            return MASK if value else value
-        return mask_text(value) if isinstance(value, str) else value
+    """Hide what is secret in a value: all texts under the name of a secret, else what looks like one.
+
+    What would be written as text, such as bytes and objects, is that text here already.
+    """
+    if isinstance(value, str):
+        return (value and MASK) if is_secret(name) else mask_text(value)
     if isinstance(value, int | float) or value is None:
         return value
     if depth >= MAX_DEPTH:
         return MASK
     if (mapping := as_mapping(value)) is not None:
         return {key: mask(f"{name}.{key}", item, depth + 1) for key, item in mapping.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         return [mask(name, item, depth + 1) for item in value]
-    return value
+    return mask(name, plain(value), depth + 1)
 
 
 def mask_text(text: str) -> str:

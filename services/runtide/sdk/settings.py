@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtide.sdk.identity import RESUMES, lives, parse_resume_from
-from runtide.spool.layout import default_root, tenant
+from runtide.spool.layout import default_root, tenant, tls_files
 from runtide.wire import limits
 from runtide.wire.errors import BadInput
 
@@ -79,7 +79,7 @@ def settings(
     """Put arguments, environment and defaults together."""
     resumed = parse_resume_from(str(resume_from)) if resume_from else ("", None)
     chosen_mode = _choice("mode", mode, env, "RUNTIDE_MODE", ONLINE, MODES)
-    cert_file, key_file = _pair(env)
+    ca_file, cert_file, key_file = tls_files(env)
     return Settings(
         project=_identity("project", _text(project, env, "RUNTIDE_PROJECT")),
         experiment=_short("experiment", _text(experiment, env, "RUNTIDE_EXPERIMENT")),
@@ -96,7 +96,7 @@ def settings(
         root=_root(dir),
         url=_url(_text(url, env, "RUNTIDE_URL") or local_url(env), chosen_mode),
         token=_text(token, env, "RUNTIDE_TOKEN"),
-        ca_file=env.get("RUNTIDE_CA_FILE", ""),
+        ca_file=ca_file,
         cert_file=cert_file,
         key_file=key_file,
         capture_console=_switch(capture_console, env, "RUNTIDE_CONSOLE"),
@@ -107,17 +107,6 @@ def settings(
 
 def _text(given: str | None, env: Mapping[str, str], variable: str) -> str:
     return str(given) if given is not None else env.get(variable, "")
-
-
-def _pair(env: Mapping[str, str]) -> tuple[str, str]:
-    """The client's certificate and its key: both or none."""
-    cert_file, key_file = env.get("RUNTIDE_CERT_FILE", ""), env.get("RUNTIDE_KEY_FILE", "")
-    if bool(cert_file) != bool(key_file):
-        given, missing = (
-            ("RUNTIDE_CERT_FILE", "RUNTIDE_KEY_FILE") if cert_file else ("RUNTIDE_KEY_FILE", "RUNTIDE_CERT_FILE")
-        )
-        raise BadInput(given, repr(cert_file or key_file), f"it needs the other one of the pair too: set {missing}")
-    return cert_file, key_file
 
 
 def _choice(
@@ -175,7 +164,7 @@ def local_url(env: Mapping[str, str]) -> str:
         up = json.loads((home / "up.json").read_text())
         if not lives(int(up["pid"]), float(up["started"])):
             return ""
-        return f"{up['scheme']}://127.0.0.1:{int(up['ports']['gateway'])}"
+        return str(up["url"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -98,7 +98,7 @@ def as_mapping(value: object) -> Mapping[Any, Any] | None:
 def to_json(value: object) -> str:
     """Write any value as JSON: what JSON does not know becomes text, NaN, Inf and lone surrogates too."""
     try:
-        found = json.dumps(value, allow_nan=False, ensure_ascii=False, default=_plain)
+        found = json.dumps(value, allow_nan=False, ensure_ascii=False, default=plain)
     except (TypeError, ValueError, RecursionError):
         found = json.dumps(_tame(value, 0), ensure_ascii=False)
     return found.encode("utf-8", "replace").decode()
@@ -109,7 +109,8 @@ def _what(value: object) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """One step from what JSON does not know to what it may know: a text at last."""
     if isinstance(value, Enum):
         return value.value if isinstance(value.value, str | int | float | bool) else value.name
     if (mapping := as_mapping(value)) is not None:
@@ -137,4 +138,4 @@ def _tame(value: object, depth: int) -> object:
         return {str(key): _tame(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_tame(item, depth + 1) for item in value]
-    return _tame(_plain(value), depth + 1)
+    return _tame(plain(value), depth + 1)

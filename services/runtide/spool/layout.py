@@ -10,9 +10,12 @@ import re
 import socket
 import stat
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from runtide.wire.errors import BadInput
 
 STREAM_FILE = "stream.json"
 POSITION_FILE = "position.json"
@@ -133,6 +136,21 @@ def default_root() -> Path:
         return Path(told).expanduser().absolute()
     home = os.environ.get("RUNTIDE_HOME") or "~/.runtide"
     return Path(home).expanduser().absolute() / "spool"
+
+
+def tls_files(env: Mapping[str, str]) -> tuple[str, str, str]:
+    """What RUNTIDE_CA_FILE, RUNTIDE_CERT_FILE and RUNTIDE_KEY_FILE say, empty where nothing is needed.
+
+    Raises BadInput for a certificate without its key, or a key without its certificate.
+    """
+    pair = ("RUNTIDE_CERT_FILE", "RUNTIDE_KEY_FILE")
+    for given, missing in (pair, pair[::-1]):
+        if env.get(given) and not env.get(missing):
+            raise BadInput(given, repr(env[given]), f"it needs the other one of the pair too: set {missing}")
+    ca_file, cert_file, key_file = (
+        str(Path(file).absolute()) if (file := env.get(name)) else "" for name in ("RUNTIDE_CA_FILE", *pair)
+    )
+    return ca_file, cert_file, key_file
 
 
 def host_key() -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -325,7 +326,18 @@ def test_steps_go_on_after_those_of_earlier_attempts():
     assert next_step(run_id="new", resume_run="r") == 100
     assert next_step(run_id="r", gateway=answers(exists=False)) == 0
     assert next_step(run_id="r", resume="allow", local=[here], steps={here: 105}) == 106, "not stored yet"
-    assert next_step(run_id="r", resume="allow", local=[here, there], steps={here: 7, there: 3}, gateway=nobody) == 8
+    both = [here, there]
+    for gateway in (nobody, answers(last_step=7), answers(exists=False)):
+        told = {"run_id": "r", "resume": "allow", "gateway": gateway}
+        assert next_step(local=both, steps={here: 7, there: 3}, **told) == 4, "it resumed at 2 and hid the rest"
+        assert next_step(local=both[::-1], steps={here: 7, there: 3}, **told) == 4
+    told = {"run_id": "r", "resume": "allow", "gateway": answers(attempt=2, last_step=5)}
+    assert next_step(local=both, steps={here: 7, there: 3}, **told) == 6, "another host's rank has come further"
+    ranks = [*both, replace(there, rank=1)]
+    told = {"run_id": "r", "resume": "allow", "gateway": nobody}
+    assert next_step(local=ranks, steps={here: 7, there: 3, ranks[2]: 4}, **told) == 5
+    assert next_step(local=both, steps={here: 7}, **told) == 8, "the latest one logged nothing"
+    assert next_step(resume_run="r", local=both, steps={here: 7, there: 3}, gateway=nobody) == 4
     assert next_step(place(TORCHRUN), run_id="r") == 100, "the launcher has started it again"
     joined = info(launch_id=identify(asked(run_id="r"), Place("none"), "", nobody, []).launch_id, attempt=2)
     assert next_step(run_id="r", resume="allow", local=[here, joined], steps={here: 7, joined: 3}, gateway=nobody) == 8

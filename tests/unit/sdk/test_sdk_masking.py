@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import time
 from argparse import Namespace
+from enum import Enum
+from pathlib import Path
 
+import numpy as np
 import pytest
 from runtide.sdk.masking import MASK, is_secret, mask, mask_command, mask_text, without_user
 from runtide.sdk.values import to_json
@@ -138,6 +141,40 @@ def test_values_under_the_name_of_a_secret() -> None:
     assert mask("api_key", ["a", ("b",)]) == [MASK, [MASK]]
     assert mask("password", b"pw") == MASK
     assert mask("credentials", {"user": "me", "n": 1}) == {"user": MASK, "n": 1}
+
+
+class Shown:
+    """An object that is written as its repr, as an address of SQLAlchemy or yarl is."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "left"),
+    [
+        ("api_key", Shown("K1"), MASK),
+        ("db", Shown("URL('postgres://u:pw@h')"), "URL('postgres://***@h')"),
+        ("client", Shown("Client(api_key='K2', retries=3)"), "Client(api_key='***', retries=3)"),
+        ("header", b"Bearer abcdef.ghi", "Bearer ***"),
+        ("header", bytearray(b"Bearer abcdef.ghi"), "bytearray(b'Bearer ***')"),
+        ("headers", {b"Bearer abcdef.ghi"}, ["Bearer ***"]),
+        ("token", Path("/K3"), MASK),
+        ("where", Path("/data/x"), "/data/x"),
+        ("urls", np.array(["redis://:pw@cache/0", "x"]), ["redis://***@cache/0", "x"]),
+        ("passwords", np.array(["K4"]), [MASK]),
+        ("token", np.array([1, 2]), [1, 2]),
+        ("weights", np.zeros(100_000), repr(np.zeros(100_000))),
+        ("kind", Enum("Kind", {"ONE": "one"}).ONE, "one"),
+        ("note", Shown("as it is"), "as it is"),
+        ("note", b"\xff", "\ufffd"),
+    ],
+)
+def test_what_becomes_text_is_masked_as_text(name: str, value: object, left: object) -> None:
+    assert json.loads(to_json(mask("config", {name: value}))) == {name: left}
 
 
 def test_circles_end() -> None:
