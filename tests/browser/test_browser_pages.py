@@ -57,7 +57,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, require: Callable[[object, s
 @pytest.fixture(scope="module")
 def filled(stack: Stack) -> Stack:
     sample_data.fill(stack.client, (LIVE, DONE, DEAD))
-    rebuild(stack.client)
+    rebuild(stack.client, force=True)
     return stack
 
 

@@ -155,7 +155,7 @@ def test_a_long_series_is_put_together_from_tiers_and_what_is_newer(writer: Clie
     points = wavy(range(-5000, 60000))
     points[30000] = replace(points[30000], value=500.0)
     store(writer, "long", points)
-    rebuild(writer, PROJECT, "long")
+    rebuild(writer, PROJECT, "long", force=True)
     how, table = ask(reader, "long", queries.Window(buckets=600))
     assert (how.source, how.shift) == (Source.TIERS, 7)
     compare(table, expected(points, 7))
@@ -171,7 +171,7 @@ def test_a_long_series_is_put_together_from_tiers_and_what_is_newer(writer: Clie
 def test_a_window_of_a_long_series_is_exact(writer: Client, reader: Client) -> None:
     points = wavy(range(60000), seed=4)
     store(writer, "window", points)
-    rebuild(writer, PROJECT, "window")
+    rebuild(writer, PROJECT, "window", force=True)
     inside = [point for point in points if 20000 <= point.step <= 20500]
     how, table = ask(reader, "window", queries.Window(20000, 20500, 800))
     assert (how.source, how.shift) == (Source.POINTS, 0)
@@ -181,7 +181,7 @@ def test_a_window_of_a_long_series_is_exact(writer: Client, reader: Client) -> N
 def test_many_ranks_are_read_from_the_statistics_over_ranks(writer: Client, reader: Client) -> None:
     points = [point for point in wavy(range(6000), ranks=4, seed=5) if math.isfinite(point.value)]
     store(writer, "ranks", points)
-    rebuild(writer, PROJECT, "ranks")
+    rebuild(writer, PROJECT, "ranks", force=True)
     late = [Point(step, step / 1000, rank, offset=10**6 + step) for step in range(6000, 6040) for rank in range(4)]
     store(writer, "ranks", late)
     how, table = ask(reader, "ranks", queries.Window(buckets=600), with_time=False)
@@ -192,7 +192,7 @@ def test_many_ranks_are_read_from_the_statistics_over_ranks(writer: Client, read
 def test_lines_of_chosen_ranks(writer: Client, reader: Client) -> None:
     points = wavy(range(40000), ranks=3, seed=6)
     store(writer, "lines", points)
-    rebuild(writer, PROJECT, "lines")
+    rebuild(writer, PROJECT, "lines", force=True)
     chosen = [point for point in points if point.rank != 1]
     how, table = ask(reader, "lines", queries.Window(buckets=600), per_rank=True, ranks=(0, 2))
     assert how.source is Source.TIERS
@@ -217,7 +217,7 @@ def test_metrics_of_different_kinds_come_in_one_table(writer: Client, reader: Cl
     store(writer, "mixed", wavy(range(30000), seed=7))
     rare = [Point(step, step / 10, offset=10**7 + step) for step in range(0, 30000, 100)]
     store(writer, "mixed", rare, metric="val/loss")
-    rebuild(writer, PROJECT, "mixed")
+    rebuild(writer, PROJECT, "mixed", force=True)
     found = queries.extents(reader, PROJECT, "mixed")
     table = queries.series(reader, PROJECT, "mixed", found, queries.Window(buckets=600))
     rows = [row for row in table.to_pylist() if row["metric"] == "val/loss"]
