@@ -16,7 +16,7 @@ from typing import Any
 
 from chdb.state import connect
 
-from runtide.embedded.errors import STATEMENTS_FAULT, ServerError, from_engine
+from runtide.embedded.errors import OF_WRITING, ServerError, from_engine
 from runtide.embedded.settings import ENGINE, set_statement
 from runtide.embedded.sql import unsafe_table_functions
 
@@ -24,9 +24,7 @@ LOCK_FILE = "clickhouse.lock"
 USUAL = "runtide"
 """The database of a request that names none, once it exists."""
 
-
-_NOT_STATEMENTS = ", ".join(map(str, sorted(STATEMENTS_FAULT)))
-_FAILURES = f"SELECT code, sum(value) FROM system.errors WHERE code NOT IN ({_NOT_STATEMENTS}) GROUP BY code"  # noqa: S608
+_FAILURES = f"SELECT code, sum(value) FROM system.errors WHERE name IN {OF_WRITING} GROUP BY code"  # noqa: S608  our own
 
 
 class HomeInUse(Exception):
@@ -87,7 +85,7 @@ class Engine:
         return USUAL if self._has_usual else ""
 
     def failures(self) -> dict[int, int]:
-        """How often each error that nobody's statement is to blame for has come up since the engine began."""
+        """How often each error of writing has come up since the engine began."""
         lines = [line.split("\t") for line in self._ask(_FAILURES).split("\n") if line]
         self.known_failures = {int(code): int(count) for code, count in lines}
         return self.known_failures

@@ -47,8 +47,13 @@ _STATUS: dict[int, int] = {
     159: 408,  # TIMEOUT_EXCEEDED
 }
 
-STATEMENTS_FAULT = frozenset(code for code, status in _STATUS.items() if status < 500) | {394, 396}
-"""Errors of whoever wrote the statement, or gave it too little time."""
+OF_WRITING = (
+    *("NOT_ENOUGH_SPACE", "CANNOT_WRITE_TO_FILE_DESCRIPTOR", "CANNOT_WRITE_TO_FILE", "CANNOT_OPEN_FILE"),
+    *("CANNOT_CLOSE_FILE", "CANNOT_FSYNC", "CANNOT_TRUNCATE_FILE", "CANNOT_CREATE_DIRECTORY", "FILE_DOESNT_EXIST"),
+    *("MEMORY_LIMIT_EXCEEDED", "CANNOT_ALLOCATE_MEMORY", "CANNOT_SCHEDULE_TASK", "TOO_MANY_PARTS", "ABORTED"),
+    *("TABLE_IS_READ_ONLY", "ATOMIC_RENAME_FAIL", "POCO_EXCEPTION", "STD_EXCEPTION", "UNKNOWN_EXCEPTION"),
+)
+"""Errors that may come up while a part is written."""
 
 
 class ServerError(Exception):

@@ -1,6 +1,7 @@
 """Runs as they would be stored, written by SQL: for tests, screenshots and benchmarks of what reads the store.
 
-The rows of points, samples, log lines, ledger and runs are written; for the rest call runtide.processor.rebuild (force=True: they do not lie end to end).
+The rows of points, samples, log lines, ledger and runs are written; for the rest call runtide.processor.rebuild, with
+force=True since they do not lie end to end.
 """
 
 from __future__ import annotations
