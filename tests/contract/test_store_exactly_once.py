@@ -289,3 +289,13 @@ def test_one_block_is_one_part(client: Client) -> None:
         client.command("SYSTEM START MERGES runtide.points")
     assert client.query("SELECT count() FROM runtide.points WHERE run_id = 'large'").result_rows == [(200_000,)]
     assert after - before == 1
+
+
+def test_a_gap_that_claims_more_than_can_be_is_a_dead_letter_and_stops_nobody(client: Client) -> None:
+    made = MadeStream("s", run_id="huge gap").open().key_set(1, "a").steps(1, range(3))
+    for _ in range(2):
+        made.add(gap=v1.Gap(time_us=NOW_US, reason="spool_full", records=2**64 - 1))
+    made.steps(1, range(3, 6))
+    flush(Store(client, Writer(client)), [made.message(made.range())])
+    found = verify_run(client, "p", "huge gap")
+    assert (found.stored_points, found.dead, found.gaps) == (6, 2, 0)

@@ -20,7 +20,7 @@ from runtide.v1 import records_pb2 as v1
 from runtide.v1.ingest_pb2 import Range
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import CRC_BYTES, CRC_TAG, Element, FramingError, elements, field_number, sound, varint
-from runtide.wire.limits import EARLIEST_US, IDENTITY_BYTES, KEY_SET_NAMES, LATEST_US, NAME_BYTES
+from runtide.wire.limits import EARLIEST_US, GAP_RECORDS, IDENTITY_BYTES, KEY_SET_NAMES, LATEST_US, NAME_BYTES
 
 READINGS = 4096
 """Readings of one sample."""
@@ -401,11 +401,19 @@ def _judge_ended(said: v1.StreamEnded) -> str | None:
     return _long("stream_ended.stream", said.stream, IDENTITY_BYTES)
 
 
+def _judge_gap(said: Any) -> str | None:
+    most = max(said.records, said.points)
+    if most > GAP_RECORDS:
+        return str(BadInput("gap.records, gap.points", most, f"a gap declares at most {GAP_RECORDS}"))
+    return None
+
+
 _JUDGES: dict[str, Callable[[Any], str | None]] = {
     "key_set": _judge_key_set,
     "sample": _judge_sample,
     "figure": _judge_figure,
     "stream_ended": _judge_ended,
+    "gap": _judge_gap,
 }
 _CONSOLES = {v1.CONSOLE_STDOUT: "stdout", v1.CONSOLE_STDERR: "stderr"}
 _KINDS: dict[int, str] = {field.number: field.name for field in v1.Record.DESCRIPTOR.oneofs_by_name["said"].fields}

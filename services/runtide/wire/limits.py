@@ -41,5 +41,7 @@ SEGMENT_BYTES = 16 * MIB
 SPOOL_BYTES = 4 * 1024 * MIB
 """Default disk budget of one stream's unacknowledged bytes."""
 
+GAP_RECORDS = 2**40
+"""Records, or points, that one gap may declare lost: sums of them stay far within 64 bits."""
 RULING_LETTERS = 1000
 """Dead letters that one range may rule on."""

@@ -223,6 +223,7 @@ BIG = framing.seal(bytes(LIMITS.record_bytes + 1))
         (sound(body=b""), "extent", "body, gap", 0),
         (sound(gap=rec.Gap(length=3)), "extent", "body, gap", 0),
         (sound(body=b"", gap=rec.Gap()), "extent", "gap.length", 0),
+        (sound(body=b"", gap=rec.Gap(length=1, records=2**64 - 1)), "extent", "gap.records, gap.points", 0),
         (sound(offset=2**63), "extent", "offset", 2**63),
         (sound(body=bytes(LIMITS.batch_bytes + 1)), "batch_too_large", "body", 0),
         (
