@@ -18,7 +18,8 @@ import threading
 import time
 
 import psutil
-from stack import Stack, agents, embedded, report, wait_until
+from runtide.testing.waiting import until
+from stack import Stack, agents, embedded, report
 
 METRICS = 10
 RUN = "outage"
@@ -92,9 +93,9 @@ def measure(stack: Stack, seconds: float, processes: int, rate: float) -> dict[s
     def stored() -> int:
         return int(client.query(f"SELECT sum(points) FROM runtide.ledger FINAL WHERE run_id = '{RUN}'").first_row[0])
 
-    wait_until(lambda: stored() >= expected, 1200, "all points stored")
+    until(lambda: stored() >= expected, 1200, "all points stored")
     caught_up = time.monotonic() - back
-    wait_until(lambda: not agents(stack), 120, "the agent has ended")
+    until(lambda: not agents(stack), 120, "the agent has ended")
     memory.over.set()
     memory.join()
     verify = [sys.executable, "-m", "runtide.cli", "verify", RUN, "--home", str(stack.home)]
