@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
+from runtide.cli.demo import agent_ended
 from runtide.gateway import GatewaySettings, TokenBook
 from runtide.gateway.tokens import new_token
 from runtide.testing.gateway import serving
@@ -104,6 +105,9 @@ def test_a_job_ships_over_mutual_tls(ours: Authority, tmp_path: Path) -> None:
                 assert time.monotonic() < deadline, "the agent's own words travel too"
                 await asyncio.sleep(0.05)
             assert {message.project for message in served.stored} == {"vision"}
+            while not agent_ended(tmp_path / "home" / "spool"):
+                assert time.monotonic() < deadline, "the agent has ended: all has arrived"
+                await asyncio.sleep(0.05)
 
     asyncio.run(main())
 
