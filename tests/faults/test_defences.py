@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -226,10 +226,14 @@ def writer(tmp_path: Path) -> Iterator[SpoolWriter]:
 
 
 @NET
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files come from /proc")
 def test_fsync_outlives_a_power_loss(
-    writer: SpoolWriter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, net: str
+    writer: SpoolWriter,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    require: Callable[[object, str], None],
+    net: str,
 ) -> None:
+    require(Path("/proc/self/fd").is_dir(), "names of open files come from /proc")
     disk = Disk({})
     if net == "with the net":
         monkeypatch.setattr(os, "fsync", disk.fsync)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from runtide.testing.disks import can_mount, fill, make_room, small_disk
 from runtide.testing.stack import Stack
 from runtide.testing.waiting import until
 
-pytestmark = pytest.mark.skipif(not can_mount(), reason="only root on Linux may mount a small disk")
+
+@pytest.fixture(autouse=True)
+def small_disks(require: Callable[[object, str], None]) -> None:
+    require(can_mount(), "only root on Linux may mount a small disk")
+
 
 FILLS_THE_SPOOL = """
     import json, sys, time, runtide

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,33 +156,33 @@ class Outcome:
         }
 
 
-class Target:
+class Target(ABC):
     """A stack that can be hurt: which parts it has, and how they come back."""
 
-    url: str
     store_port: int
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
 
+    @abstractmethod
     def start(self) -> None:
         """Start everything."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self) -> list[str]:
         """Names of the parts that faults may hit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pid(self, part: str) -> int:
         """The process that a part is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bring_back(self, part: str) -> None:
         """After a kill: start it again, where nobody else does."""
 
+    @abstractmethod
     def addresses(self) -> Sequence[str]:
         """Of the gateways."""
-        raise NotImplementedError
 
 
 class UpTarget(Target):
