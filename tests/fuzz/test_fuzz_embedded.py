@@ -12,7 +12,7 @@ from runtide.testing.embedded import EmbeddedClickHouse
 
 from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
 
-pytestmark = pytest.mark.timeout(TIMEOUT_S)
+pytestmark = [pytest.mark.fault(11), pytest.mark.timeout(TIMEOUT_S)]
 QUERIES = [
     b"SELECT 1",
     b"SELECT number, toString(number) FROM numbers(3) FORMAT JSONEachRow",

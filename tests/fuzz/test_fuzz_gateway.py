@@ -18,7 +18,7 @@ from runtide.v1 import records_pb2 as v1
 
 from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
 
-pytestmark = pytest.mark.timeout(TIMEOUT_S)
+pytestmark = [pytest.mark.fault(11), pytest.mark.timeout(TIMEOUT_S)]
 SOUND = varied_stream("sound", 3)
 AT_ONCE = 16
 ANSWERS = {"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}

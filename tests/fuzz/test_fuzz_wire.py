@@ -16,7 +16,7 @@ from runtide.wire import framing
 
 from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
 
-pytestmark = pytest.mark.timeout(TIMEOUT_S)
+pytestmark = [pytest.mark.fault(11), pytest.mark.timeout(TIMEOUT_S)]
 STREAMS = [varied_stream("s", steps) for steps in (1, 12)]
 TOGETHER = 50
 

@@ -12,6 +12,8 @@ from runtide.v1 import records_pb2 as v1
 from runtide.wire.decode import decode
 from runtide.wire.framing import check
 
+pytestmark = pytest.mark.fault(26)
+
 RELEASES = sorted(path for path in Path(__file__).parent.iterdir() if path.is_dir() and path.name.startswith("v"))
 FILES = [path for release in RELEASES for path in sorted(release.glob("*.bin"))]
 RECORDS = [path for path in FILES if not path.stem.startswith("range")]

@@ -31,6 +31,8 @@ from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Inserts, Writer
 from runtide.wire.errors import Unavailable
 
+pytestmark = pytest.mark.fault(14)
+
 DAY_US = 86_400_000_000
 DEADLINE_S = 60
 STEPS = 130

@@ -74,6 +74,7 @@ def assert_exact(client: Client, made: MadeStream) -> Verification:
     return found
 
 
+@pytest.mark.fault(6)
 def test_a_stream_with_every_kind_is_stored_and_verifies(client: Client) -> None:
     made = varied_stream("kinds", run_id="kinds")
     hints = Store(client, Writer(client)).flush([read(made.message(made.range()))])
@@ -85,6 +86,7 @@ def test_a_stream_with_every_kind_is_stored_and_verifies(client: Client) -> None
     assert hint.sampled == (NOW_US, NOW_US + 35)
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("at", range(1, len(TABLES) + 1))
 @pytest.mark.parametrize("error", [Killed(), StoreBusy("the connection was cut")], ids=["killed", "unknown"])
@@ -112,6 +114,7 @@ def test_wherever_a_flush_breaks_off_the_next_one_mends_it(
     assert_exact(client, made)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("seed", range(6))
 def test_late_copied_and_recut_ranges_with_deaths_in_between(client: Client, seed: int) -> None:
     dice = random.Random(seed)
@@ -136,6 +139,7 @@ def test_late_copied_and_recut_ranges_with_deaths_in_between(client: Client, see
         assert_exact(client, made)
 
 
+@pytest.mark.fault(17)
 def test_two_sinks_that_take_over_from_each_other(client: Client) -> None:
     """A start past the mark makes a sink look again by itself; otherwise the change of partitions makes it forget."""
     made = varied_stream("s", run_id="handover")
@@ -149,6 +153,7 @@ def test_two_sinks_that_take_over_from_each_other(client: Client) -> None:
     assert_exact(client, made)
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("inserts", range(1, 7))
 def test_a_flush_whose_streams_are_taken_away_stops_before_its_next_insert(client: Client, inserts: int) -> None:
     made = varied_stream("s", run_id=f"taken-{inserts}")
@@ -162,6 +167,7 @@ def test_a_flush_whose_streams_are_taken_away_stops_before_its_next_insert(clien
     assert_exact(client, made)
 
 
+@pytest.mark.fault(25)
 def test_a_late_range_fills_its_hole(client: Client) -> None:
     made = varied_stream("s", run_id="late")
     edges = made.edges
@@ -175,6 +181,7 @@ def test_a_late_range_fills_its_hole(client: Client) -> None:
     assert_exact(client, made)
 
 
+@pytest.mark.fault(25)
 def test_a_declared_gap_moves_the_mark_and_is_told(client: Client) -> None:
     made = varied_stream("s", run_id="gap")
     edges = made.edges
@@ -192,6 +199,7 @@ def test_a_declared_gap_moves_the_mark_and_is_told(client: Client) -> None:
     ]
 
 
+@pytest.mark.fault(25)
 def test_what_the_stream_itself_gave_up_counts_as_a_gap(client: Client) -> None:
     made = MadeStream("s", run_id="dropped").open().key_set(1, "a").steps(1, [1])
     made.add(gap=v1.Gap(time_us=NOW_US, reason="spool_full", records=12, points=12)).steps(1, [9]).close()
@@ -202,6 +210,7 @@ def test_what_the_stream_itself_gave_up_counts_as_a_gap(client: Client) -> None:
     assert client.query("SELECT gaps, records FROM runtide.streams WHERE run_id = 'dropped'").result_rows == [(12, 6)]
 
 
+@pytest.mark.fault(19)
 def test_a_row_that_the_store_refuses_becomes_a_dead_letter_and_its_neighbours_are_stored(client: Client) -> None:
     class Picky(Writer):
         """Refuses step 13, as a server would that cannot convert a value."""
@@ -226,6 +235,7 @@ def test_a_row_that_the_store_refuses_becomes_a_dead_letter_and_its_neighbours_a
     assert verify_run(client, "p", "refused").clean
 
 
+@pytest.mark.fault(13)
 def test_a_message_that_cannot_be_read_is_one_dead_letter(client: Client) -> None:
     message = Message("unreadable", b"k", b"\xff\xff\xff", NOW_US)
     for _ in range(2):
@@ -236,6 +246,7 @@ def test_a_message_that_cannot_be_read_is_one_dead_letter(client: Client) -> Non
     assert "not a range of this wire" in rows[0][1]
 
 
+@pytest.mark.fault(20)
 def test_ranges_of_two_months_are_stored_in_two_blocks(client: Client) -> None:
     made = varied_stream("s", run_id="months")
     edges = made.edges
@@ -249,6 +260,7 @@ def test_ranges_of_two_months_are_stored_in_two_blocks(client: Client) -> None:
     assert months.result_rows == [(2,)]
 
 
+@pytest.mark.fault(25)
 def test_the_agents_finding_closes_a_stream_that_had_no_last_word(client: Client) -> None:
     made = MadeStream("s", run_id="ended").open().key_set(1, "a").steps(1, range(3))
     agent = MadeStream("agent", run_id="ended", rank=-1, role=v1.ROLE_AGENT).open()
@@ -263,6 +275,7 @@ def test_the_agents_finding_closes_a_stream_that_had_no_last_word(client: Client
     assert verified.streams[0].declared_end == len(made.body)
 
 
+@pytest.mark.fault(19)
 def test_a_missing_table_stops_the_sink_and_says_so(client: Client) -> None:
     class Renamed(Writer):
         """Writes to a table that is not there."""
@@ -275,6 +288,7 @@ def test_a_missing_table_stops_the_sink_and_says_so(client: Client) -> None:
         flush(Store(client, Renamed(client)), [made.message(made.range())])
 
 
+@pytest.mark.fault(20)
 def test_one_block_is_one_part(client: Client) -> None:
     """What `all or nothing` rests on: the engine must not split a block of the size that the sink makes."""
     made = MadeStream("s", run_id="large").key_set(1, *(f"m{n}" for n in range(200))).steps(1, range(1000))
@@ -291,6 +305,7 @@ def test_one_block_is_one_part(client: Client) -> None:
     assert after - before == 1
 
 
+@pytest.mark.fault(13)
 def test_a_gap_that_claims_more_than_can_be_is_a_dead_letter_and_stops_nobody(client: Client) -> None:
     made = MadeStream("s", run_id="huge gap").open().key_set(1, "a").steps(1, range(3))
     for _ in range(2):

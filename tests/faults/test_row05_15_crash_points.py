@@ -22,6 +22,7 @@ JOB = """
 """
 
 
+@pytest.mark.fault(5, 15)
 def test_every_point_stands_in_the_code_once() -> None:
     called = [
         name for path in SERVICES.rglob("*.py") for name in re.findall(r'crash_point\("([a-z.]+)"\)', path.read_text())
@@ -29,6 +30,7 @@ def test_every_point_stands_in_the_code_once() -> None:
     assert sorted(called) == sorted(POINTS)
 
 
+@pytest.mark.fault(5, 15)
 @pytest.mark.parametrize(
     ("point", "after"),
     [(point, number % 2 * 5) for number, point in enumerate(sorted(set(POINTS) - {"migrate.statement"}))],
@@ -63,6 +65,7 @@ def test_a_death_at_any_place_changes_nothing(stack: Stack, tmp_path: Path, poin
     )
 
 
+@pytest.mark.fault(26)
 def test_a_death_within_a_migration_is_mended_by_the_next_start(stack: Stack, tmp_path: Path) -> None:
     mark = tmp_path / "died"
     stack.told = {

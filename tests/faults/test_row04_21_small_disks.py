@@ -57,6 +57,7 @@ RANDOM = """
 """
 
 
+@pytest.mark.fault(4)
 def test_a_full_spool_drops_and_declares_exactly_what_it_dropped(stack: Stack, tmp_path: Path) -> None:
     stack.up("--no-dashboard")
     full, room = tmp_path / "full", tmp_path / "room"
@@ -81,6 +82,7 @@ def test_a_full_spool_drops_and_declares_exactly_what_it_dropped(stack: Stack, t
     assert slowest < 5  # a shared machine; it waits for the disk only
 
 
+@pytest.mark.fault(21)
 def test_a_store_whose_disk_is_full_goes_on_when_there_is_room(stack: Stack) -> None:
     with small_disk(stack.home / "clickhouse", 64) as disk:
         stack.up("--no-dashboard")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -29,6 +30,8 @@ from runtide.v1.ingest_pb2 import Refusal
 from runtide.v1.records_pb2 import LogLine, Record, StreamClosed
 from runtide.wire import framing
 from runtide.wire.decode import Decoded, decode
+
+pytestmark = pytest.mark.fault(1)
 
 EXAMPLES = int(os.environ.get("RUNTIDE_MODEL_EXAMPLES", "250"))
 SEGMENT, BUDGET = 700, 6000

@@ -61,6 +61,7 @@ async def read(settings: KafkaSettings, last: bytes) -> list[bytes]:
     return found
 
 
+@pytest.mark.fault(8)
 def test_a_send_has_a_deadline_and_the_publisher_comes_back(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         publisher = KafkaPublisher(settings)
@@ -80,6 +81,7 @@ def test_a_send_has_a_deadline_and_the_publisher_comes_back(mock: MockKafka, set
     asyncio.run(main())
 
 
+@pytest.mark.fault(8)
 def test_all_who_wait_on_a_producer_that_is_thrown_away_hear_of_it(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         publisher = KafkaPublisher(settings)
@@ -97,6 +99,7 @@ def test_all_who_wait_on_a_producer_that_is_thrown_away_hear_of_it(mock: MockKaf
     asyncio.run(main())
 
 
+@pytest.mark.fault(8)
 def test_close_is_bounded_while_brokers_are_away(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         patient = KafkaPublisher(KafkaSettings(settings.bootstrap, settings.topic_prefix, send_timeout_s=60))
@@ -116,6 +119,7 @@ def test_close_is_bounded_while_brokers_are_away(mock: MockKafka, settings: Kafk
     asyncio.run(main())
 
 
+@pytest.mark.fault(8)
 def test_brokers_that_are_slower_than_the_deadline_are_unavailable(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         publisher = KafkaPublisher(settings)
@@ -130,6 +134,7 @@ def test_brokers_that_are_slower_than_the_deadline_are_unavailable(mock: MockKaf
     asyncio.run(main())
 
 
+@pytest.mark.fault(9)
 def test_errors_that_pass_are_retried_and_write_once(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         patient = KafkaSettings(settings.bootstrap, settings.topic_prefix, send_timeout_s=20, group=settings.group)
@@ -146,6 +151,7 @@ def test_errors_that_pass_are_retried_and_write_once(mock: MockKafka, settings: 
     asyncio.run(main())
 
 
+@pytest.mark.fault(9)
 def test_a_producer_that_lost_its_sequence_is_replaced(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         publisher = KafkaPublisher(settings)
@@ -161,6 +167,7 @@ def test_a_producer_that_lost_its_sequence_is_replaced(mock: MockKafka, settings
     asyncio.run(main())
 
 
+@pytest.mark.fault(10)
 def test_what_is_too_large_for_a_message_is_bad_input(settings: KafkaSettings) -> None:
     async def main() -> None:
         publisher = KafkaPublisher(settings)
@@ -173,6 +180,7 @@ def test_what_is_too_large_for_a_message_is_bad_input(settings: KafkaSettings) -
     asyncio.run(main())
 
 
+@pytest.mark.fault(8)
 def test_a_consumer_outlives_its_brokers_being_away(mock: MockKafka, settings: KafkaSettings) -> None:
     async def main() -> None:
         publisher, consumer = KafkaPublisher(settings), KafkaConsumer(settings)
@@ -196,6 +204,7 @@ def test_a_consumer_outlives_its_brokers_being_away(mock: MockKafka, settings: K
     asyncio.run(main())
 
 
+@pytest.mark.fault(9)
 def test_a_commit_that_fails_is_no_error(
     mock: MockKafka, settings: KafkaSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,6 +224,7 @@ def test_a_commit_that_fails_is_no_error(
     asyncio.run(main())
 
 
+@pytest.mark.fault(8)
 def test_topics_are_waited_for_no_longer_than_told() -> None:
     async def main() -> None:
         begun = time.monotonic()
@@ -225,6 +235,7 @@ def test_topics_are_waited_for_no_longer_than_told() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.fault(8)
 def test_what_repeats_is_said_once_in_a_while() -> None:
     now = 0.0
     repeats = Repeats(30, lambda: now)

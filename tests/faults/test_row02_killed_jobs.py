@@ -28,6 +28,7 @@ RANK = """
 """
 
 
+@pytest.mark.fault(2)
 def test_a_job_that_is_killed_has_exactly_what_log_returned_for(stack: Stack) -> None:
     stack.up("--no-dashboard")
     job = stack.job(LOGGED, "777")
@@ -43,6 +44,7 @@ def test_a_job_that_is_killed_has_exactly_what_log_returned_for(stack: Stack) ->
     assert stack.verify(run)[0] == 0
 
 
+@pytest.mark.fault(2)
 def test_a_run_that_lives_is_never_called_crashed(stack: Stack) -> None:
     stack.up("--no-dashboard")
     job = stack.job(RANK, "80", "0.1")
@@ -79,6 +81,7 @@ def wait_stored(stack: Stack, run: str) -> None:
     stack.wait_agent(60)
 
 
+@pytest.mark.fault(2)
 @pytest.mark.slow
 def test_eight_processes_into_one_run(stack: Stack) -> None:
     stack.up("--no-dashboard")
@@ -101,6 +104,7 @@ def test_eight_processes_into_one_run(stack: Stack) -> None:
     assert any("rank 3" in text and "step 1234" in text and "m7" in text for text in found["problems"])
 
 
+@pytest.mark.fault(18)
 @pytest.mark.slow
 def test_killing_the_store_and_the_ingest_changes_nothing(stack: Stack) -> None:
     stack.up("--no-dashboard")

@@ -23,6 +23,8 @@ from runtide.warehouse.verify import Verification, verify_run
 from runtide.warehouse.writer import Inserts, Writer
 from runtide.wire.hints import Hint
 
+pytestmark = pytest.mark.fault(14)
+
 
 class Breaking:
     """A writer that breaks off once, at a chosen insert."""

@@ -24,6 +24,8 @@ from tests.pipeline.gateway_calls import (
     sound,
 )
 
+pytestmark = pytest.mark.fault(7)
+
 
 @pytest.mark.parametrize(
     ("request_", "words"),

@@ -16,7 +16,7 @@ from runtide.wire.hints import Hint
 from tests.pipeline import processor_oracle as oracle
 from tests.pipeline.processor_feed import Feed, Record, Stream, opened
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault(22), pytest.mark.slow]
 
 METRICS = ("loss", "it's \\ odd", "acc/top é")
 SECOND = 1_000_000

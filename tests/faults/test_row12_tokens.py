@@ -34,6 +34,8 @@ from runtide.warehouse.migrate import migrate
 from runtide.wire import framing
 from runtide.wire.roles import Role
 
+pytestmark = pytest.mark.fault(12)
+
 METHODS = [method for service in pb.DESCRIPTOR.services_by_name.values() for method in service.methods]
 HOLDERS = {role: new_token("vision", role) for role in Role}
 EXPIRED, EXPIRED_TEXT = new_token("vision", Role.ADMIN, expires=int(time.time()) - 1)
