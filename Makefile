@@ -10,7 +10,7 @@ PROTO_TOOLS := grpcio-tools==1.62.3 "setuptools<80"
 PROTO_OUT ?= services
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint format proto proto-check bench clean
+.PHONY: help demo test lint format proto proto-check chaos bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,6 +34,10 @@ lint: $(STAMP) ## check style, types and the wire contract
 	$(BIN)/mypy
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
+	@for contract in tests/golden/*/contract.binpb; do \
+		echo "$(BIN)/buf breaking proto --against $$contract"; \
+		$(BIN)/buf breaking proto --against $$contract || exit 1; \
+	done
 
 format: $(STAMP) ## put code and contract into the house format
 	$(BIN)/ruff check --fix .
@@ -56,6 +60,9 @@ proto-check: ## fail if services/runtide/v1 is not what proto/ generates
 	@$(MAKE) --no-print-directory proto PROTO_OUT=.make/generated
 	@diff --recursive --brief --exclude=__init__.py --exclude=__pycache__ services/runtide/v1 .make/generated/runtide/v1
 	@echo "services/runtide/v1 is what proto/ generates"
+
+chaos: $(STAMP) ## kill and freeze parts of a stack for a minute, then count what it stored (ARGS="--kills 20")
+	@$(BIN)/runtide chaos $(ARGS)
 
 bench: $(STAMP) ## measure; the figures go into benchmarks/results.md by hand
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -1,4 +1,5 @@
-"""Writes the frozen bytes of this release's wire: one file for each kind of record, and what it says as JSON.
+"""Writes the frozen bytes of this release's wire: one file for each kind of record, and what it says as JSON; and the
+contract itself, `contract.binpb`, with which every later one is compared.
 
     python tests/golden/make_golden.py
 
@@ -8,6 +9,7 @@ folder of its own; what an old release wrote has to be readable for ever.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from runtide.v1 import ingest_pb2 as ingest
 from runtide.v1 import records_pb2 as v1
 from runtide.wire.framing import StepEncoder, seal
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "v0.1"
 TIME = 1_790_000_000_123_456
 
@@ -139,6 +142,12 @@ def envelopes() -> dict[str, Message]:
     }
 
 
+def freeze_contract(path: Path) -> None:
+    """Write what proto/ says now as a FileDescriptorSet."""
+    command = [Path(sys.executable).with_name("buf"), "build", "proto", "--as-file-descriptor-set"]
+    subprocess.run([*command, "--exclude-source-info", "--output", path], cwd=ROOT, check=True)
+
+
 def as_json(message: Message) -> str:
     """What is compared."""
     return MessageToJson(message, preserving_proto_field_name=True, sort_keys=True, ensure_ascii=False) + "\n"
@@ -148,6 +157,8 @@ def main() -> int:
     """Write what is not there; say what differs from what is."""
     wanted = elements() | {name: (each.SerializeToString(), each) for name, each in envelopes().items()}
     FOLDER.mkdir(exist_ok=True)
+    if not (contract := FOLDER / "contract.binpb").exists():
+        freeze_contract(contract)
     differing = []
     for name, (raw, message) in wanted.items():
         binary, text = FOLDER / f"{name}.bin", FOLDER / f"{name}.json"
