@@ -65,23 +65,13 @@ def _values(path: str, enum: EnumDescriptorProto) -> Iterator[tuple[str, Meaning
 
 def _calls(path: str, service: ServiceDescriptorProto) -> Iterator[tuple[str, Meaning]]:
     for call in service.method:
-        yield (
-            f"{path}/{call.name}",
-            (
-                call.input_type,
-                call.output_type,
-                call.client_streaming,
-                call.server_streaming,
-            ),
-        )
+        yield f"{path}/{call.name}", (call.input_type, call.output_type, call.client_streaming, call.server_streaming)
 
 
 def broken(frozen: FileDescriptorSet, later: FileDescriptorSet) -> list[str]:
     """What an earlier release relies on and a later one does not keep."""
     now = facts(later)
-    return [
-        f"{what}: {meaning} is {now.get(what)}" for what, meaning in facts(frozen).items() if now.get(what) != meaning
-    ]
+    return [f"{what}: {was} is {now.get(what)}" for what, was in facts(frozen).items() if now.get(what) != was]
 
 
 @pytest.mark.parametrize("path", FROZEN, ids=lambda path: path.parent.name)
