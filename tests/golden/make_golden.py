@@ -131,15 +131,38 @@ def elements() -> dict[str, tuple[bytes, Message]]:
 
 
 def envelopes() -> dict[str, Message]:
-    """Name to a message that is not a record: what stands on the bus."""
+    """Name to a message that is not a record: what is pushed, and what stands on the bus."""
     made = elements()
     body = made["key_set"][0] + made["step"][0]
     who = {"stream": "s1", "run_id": "run-1", "rank": 3, "attempt": 2, "host": "node-1", "project": "vision"}
     key_set = v1.KeySet(id=1, names=["loss"])
     return {
+        "push": push(),
         "range": ingest.Range(offset=77, role=v1.ROLE_RANK, key_sets=[key_set], body=body, **who),
         "range_gap": ingest.Range(offset=77, gap=v1.Gap(reason="refused", records=1, length=9), **who),
     }
+
+
+def push() -> ingest.PushRequest:
+    """What an agent hands over: a stream with every kind of record, cut in two, a loss at its end, and a child's."""
+    who = {"run_id": "frozen", "rank": 3, "attempt": 1, "host": "node-1", "project": "default"}
+    made = elements()
+    first, names = made["stream_opened"][0] + made["key_set"][0], v1.KeySet(id=1, names=["loss", "acc/top1", "größe"])
+    rest = [raw for name, (raw, _) in made.items() if name not in {"stream_opened", "key_set", "stream_closed"}]
+    declared = {"records": 2 + len(rest), "points": 3}
+    closed = v1.StreamClosed(time_us=TIME, reason="finish", **declared)
+    second = b"".join([*rest, seal(v1.Record(stream_closed=closed).SerializeToString(deterministic=True))])
+    role, child = v1.ROLE_RANK, v1.ROLE_CHILD
+    gap = v1.Gap(time_us=TIME, reason="refused", records=1, length=9)
+    return ingest.PushRequest(
+        agent="node-1",
+        ranges=[
+            ingest.Range(stream="a1", offset=0, role=role, body=first, **who),
+            ingest.Range(stream="a1", offset=len(first), role=role, body=second, key_sets=[names], **who),
+            ingest.Range(stream="a2", offset=0, role=child, body=made["stream_opened"][0], **who),
+            ingest.Range(stream="a2", offset=len(made["stream_opened"][0]), role=child, gap=gap, **who),
+        ],
+    )
 
 
 def freeze_contract(path: Path) -> None:

@@ -1,0 +1,133 @@
+"""Row 26 of docs/reliability.md: parts of other releases beside those of today.
+
+There is one release so far, so the others are made: earlier ones from what is frozen of the wire, or by taking kinds of
+records away from it, later ones by adding what today's code does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from runtide.sink.arrived import read
+from runtide.sink.store import Store
+from runtide.testing.stack import Stack
+from runtide.testing.streams import NOW_US, MadeStream
+from runtide.v1 import ingest_pb2 as pb
+from runtide.v1 import records_pb2 as v1
+from runtide.warehouse.client import Client
+from runtide.warehouse.dead_letters import list_letters
+from runtide.warehouse.verify import verify_run
+from runtide.warehouse.writer import Writer
+from runtide.wire.framing import seal
+
+pytestmark = pytest.mark.fault(26)
+
+RELEASES = sorted((Path(__file__).parents[1] / "golden").glob("v*"))
+UNKNOWN = b"\xfa\x07\x05later"
+"""Field 127, with a text."""
+
+
+def push(stack: Stack, request: bytes) -> pb.PushResponse:
+    """Hand over bytes as they are."""
+    with grpc.insecure_channel(f"127.0.0.1:{stack.state.ports.gateway}") as channel:
+        call = channel.unary_unary("/runtide.v1.Ingest/Push", response_deserializer=pb.PushResponse.FromString)
+        reply: pb.PushResponse = call(request, timeout=60)
+    assert [str(ack.refusal) for ack in reply.acks if ack.HasField("refusal")] == []
+    return reply
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_what_an_earlier_agent_pushes_is_stored(stack: Stack, release: Path) -> None:
+    stack.up("--no-dashboard")
+    frozen = (release / "push.bin").read_bytes()
+    request = pb.PushRequest.FromString(frozen)
+    push(stack, frozen)
+    code, found = stack.verify("frozen")
+    assert code == 0, found["problems"]
+    assert (found["dead"], found["stored_points"]) == (0, 3)
+    ends = {range_.stream: range_.offset + (range_.gap.length or len(range_.body)) for range_ in request.ranges}
+    assert dict(stack.sql("SELECT stream, stored_offset FROM streams")) == ends
+    assert stack.sql("SELECT count() FROM logs") == [(1,)]
+
+
+def later(message: Message) -> Any:
+    """The same with a field that today's code does not know."""
+    return type(message).FromString(message.SerializeToString() + UNKNOWN)
+
+
+def test_what_a_later_agent_pushes_is_stored_as_far_as_it_is_understood(stack: Stack) -> None:
+    stack.up("--no-dashboard")
+    made = MadeStream("5a", project="default", run_id="later").open().key_set(1, "loss")
+    for step in range(50):
+        said = v1.Step(key_set=1, step=step, time_us=NOW_US, values=[0.5])
+        made.step(1, step, 0.5) if step % 2 else made.add(step=later(said))
+        if step % 10 == 0:
+            made.add_bytes(seal(UNKNOWN))  # a kind of record
+    made.add(log_line=later(v1.LogLine(time_us=NOW_US, console=9, line="said elsewhere")))
+    made.add(alert=later(v1.Alert(time_us=NOW_US, title="hot")))
+    records, points = len(made.edges) - 1, made.points
+    made.add(stream_closed=later(v1.StreamClosed(time_us=NOW_US, reason="9", records=records, points=points)))
+    other = MadeStream("5b", project="default", run_id="later", role=9).open().close()  # type: ignore[arg-type]
+    push(stack, later(pb.PushRequest(ranges=[later(made.range()), later(other.range())])).SerializeToString())
+
+    code, found = stack.verify("later")
+    assert code == 0, found["problems"]
+    assert (found["dead"], found["stored_points"]) == (5, 50)
+    assert stack.sql("SELECT count(), uniqExact(step) FROM metrics") == [(50, 50)]
+    assert stack.sql("SELECT line FROM logs") == [("said elsewhere",)]
+    assert stack.sql("SELECT JSONExtractString(json, 'title') FROM events WHERE kind = 'alert'") == [("hot",)]
+    again = stack.runtide("dead-letters", "replay", "later", "--json")
+    assert {(row["fate"], row["reason"]) for row in json.loads(again.stdout)} == {
+        ("refused", "its kind is not known to this release")
+    }
+    assert len(json.loads(stack.runtide("dead-letters", "list", "later", "--json").stdout)) == 5
+    assert stack.verify("later") == (code, found)
+
+
+def wire_without(*kinds: str) -> SimpleNamespace:
+    """The messages of an earlier release that did not know these kinds of records."""
+    contract = FileDescriptorSet.FromString((RELEASES[0] / "contract.binpb").read_bytes())
+    (file,) = [file for file in contract.file if file.name.endswith("records.proto")]
+    (record,) = [message for message in file.message_type if message.name == "Record"]
+    kept = [field for field in record.field if field.name not in kinds]
+    del record.field[:]
+    record.field.extend(kept)
+    pool = DescriptorPool()
+    pool.Add(file)
+    known = {
+        each.name: GetMessageClass(pool.FindMessageTypeByName(f"runtide.v1.{each.name}")) for each in file.message_type
+    }
+    return SimpleNamespace(**known)
+
+
+def test_what_an_earlier_sink_did_not_understand_a_later_one_stores(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"alert", "kpi", "summary_set"}
+    made = MadeStream("s", run_id="earlier").open().key_set(1, "loss").steps(1, range(10))
+    made.add(alert=v1.Alert(time_us=NOW_US, title="hot")).add(kpi=v1.Kpi(time_us=NOW_US, name="revenue", value=1))
+    made.steps(1, range(10, 20)).add(summary_set=v1.SummarySet(time_us=NOW_US)).close()
+    with monkeypatch.context() as earlier:
+        earlier.setattr("runtide.wire.decode.v1", wire_without(*kinds))
+        Store(client, Writer(client)).flush([read(made.message(made.range()))])
+    before = verify_run(client, "p", "earlier")
+    assert (before.problems, before.dead, before.stored_points) == ([], 3, 20)
+    letters = list_letters(client, "p", "earlier")
+    assert {letter.reason for letter in letters} == {"its kind is not known to this release"}
+
+    offsets = sorted(letter.offset for letter in letters)
+    word = pb.Range(stream="s", run_id="earlier", offset=offsets[0], ruling=pb.Ruling(offsets=offsets, by="ann"))
+    Store(client, Writer(client)).flush([read(made.message(word))])
+    after = verify_run(client, "p", "earlier")
+    assert (after.problems, after.dead, after.stored_records) == ([], 0, len(made.edges) - 1)
+    stored = client.query("SELECT kind FROM runtide.events WHERE run_id = 'earlier'").result_rows
+    assert kinds <= {kind for (kind,) in stored}
