@@ -144,25 +144,31 @@ def envelopes() -> dict[str, Message]:
 
 
 def push() -> ingest.PushRequest:
-    """What an agent hands over: a stream with every kind of record, cut in two, a loss at its end, and a child's."""
+    """What an agent hands over: a stream with every kind of record, cut in two, and a child's that lost its end."""
     who = {"run_id": "frozen", "rank": 3, "attempt": 1, "host": "node-1", "project": "default"}
-    made = elements()
-    first, names = made["stream_opened"][0] + made["key_set"][0], v1.KeySet(id=1, names=["loss", "acc/top1", "größe"])
-    rest = [raw for name, (raw, _) in made.items() if name not in {"stream_opened", "key_set", "stream_closed"}]
-    declared = {"records": 2 + len(rest), "points": 3}
-    closed = v1.StreamClosed(time_us=TIME, reason="finish", **declared)
-    second = b"".join([*rest, seal(v1.Record(stream_closed=closed).SerializeToString(deterministic=True))])
-    role, child = v1.ROLE_RANK, v1.ROLE_CHILD
-    gap = v1.Gap(time_us=TIME, reason="refused", records=1, length=9)
+    made = {name: raw for name, (raw, _) in elements().items() if name != "stream_closed"}
+    opened, key_set = made.pop("stream_opened"), made.pop("key_set")
+    made["gap"] = sealed(gap=v1.Gap(time_us=TIME, reason="spool_full", records=3, points=30, detail="disk budget"))
+    made["stream_ended"] = sealed(stream_ended=v1.StreamEnded(time_us=TIME, stream="a2", offset=len(opened) + 9))
+    closed = v1.StreamClosed(time_us=TIME, reason="finish", records=2 + len(made), points=3)
+    body = b"".join([*made.values(), sealed(stream_closed=closed)])
+    names = v1.KeySet(id=1, names=["loss", "acc/top1", "größe"])
+    lost = v1.Gap(time_us=TIME, reason="refused", records=1, length=9)
+    whole, child = {"stream": "a1", "role": v1.ROLE_RANK, **who}, {"stream": "a2", "role": v1.ROLE_CHILD, **who}
     return ingest.PushRequest(
         agent="node-1",
         ranges=[
-            ingest.Range(stream="a1", offset=0, role=role, body=first, **who),
-            ingest.Range(stream="a1", offset=len(first), role=role, body=second, key_sets=[names], **who),
-            ingest.Range(stream="a2", offset=0, role=child, body=made["stream_opened"][0], **who),
-            ingest.Range(stream="a2", offset=len(made["stream_opened"][0]), role=child, gap=gap, **who),
+            ingest.Range(offset=0, body=opened + key_set, **whole),
+            ingest.Range(offset=len(opened + key_set), body=body, key_sets=[names], **whole),
+            ingest.Range(offset=0, body=opened, **child),
+            ingest.Range(offset=len(opened), gap=lost, **child),
         ],
     )
+
+
+def sealed(**said: Message) -> bytes:
+    """The bytes of one element."""
+    return seal(v1.Record(**said).SerializeToString(deterministic=True))
 
 
 def freeze_contract(path: Path) -> None:
