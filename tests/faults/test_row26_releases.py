@@ -6,7 +6,9 @@ records away from it, later ones by adding what today's code does not know.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +19,20 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings
+from runtide.cli.letters import NO_RUN, Choice, find, rule
 from runtide.sink.arrived import read
+from runtide.sink.sink import Sink
 from runtide.sink.store import Store
+from runtide.testing.embedded import EmbeddedClickHouse
+from runtide.testing.mock_kafka import MockKafka
 from runtide.testing.stack import Stack
 from runtide.testing.streams import NOW_US, MadeStream
+from runtide.testing.waiting import until_async
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as v1
-from runtide.warehouse.client import Client
-from runtide.warehouse.dead_letters import list_letters
+from runtide.warehouse.client import ClickHouseSettings, Client
+from runtide.warehouse.dead_letters import letters_of, list_letters
 from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Writer
 from runtide.wire.framing import seal
@@ -131,3 +139,50 @@ def test_what_an_earlier_sink_did_not_understand_a_later_one_stores(
     assert (after.problems, after.dead, after.stored_records) == ([], 0, len(made.edges) - 1)
     stored = client.query("SELECT kind FROM runtide.events WHERE run_id = 'earlier'").result_rows
     assert kinds <= {kind for (kind,) in stored}
+
+
+def test_what_a_later_gateway_writes_is_no_range_for_todays_sink(
+    client: Client, embedded_clickhouse: EmbeddedClickHouse
+) -> None:
+    """A value of another schema may well parse as a Range, and mean something else."""
+    server = embedded_clickhouse
+    made = MadeStream("s", run_id="schema").open().key_set(1, "loss").steps(1, range(20)).close()
+    other = MadeStream("s", run_id="schema-2").open().key_set(1, "loss").steps(1, range(20)).close()
+    edges = made.edges
+    messages = [
+        made.message(made.range(0, edges[10])),
+        replace(other.message(other.range()), schema="2"),
+        made.message(made.range(edges[10])),
+    ]
+
+    async def run(kafka: MockKafka) -> None:
+        settings = KafkaSettings(kafka.bootstrap, topic_prefix="schema", partitions=1)
+        kafka.create_topic(settings.records_topic, 1)
+        publisher, consumer = KafkaPublisher(settings), KafkaConsumer(settings)
+        for message in messages:
+            await publisher.publish(message)
+        sink = Sink(consumer, ClickHouseSettings(server.host, server.port, "writer", server.password))
+        running = asyncio.create_task(sink.run())
+        await until_async(lambda: sink.stats.points >= 20, 60)
+        sink.stop()
+        await running
+        await consumer.close()
+        await publisher.close()
+
+    with MockKafka() as kafka:
+        asyncio.run(run(kafka))
+    found = verify_run(client, "p", "schema")
+    assert (found.problems, found.stored_points) == ([], 20)
+    assert client.query("SELECT count() FROM runtide.points WHERE run_id = 'schema-2'").result_rows == [(0,)]
+    choice = Choice(run=NO_RUN, project="p")
+    (letter,) = find(client, choice)
+    assert (letter.kind, letter.reason.split(",")[0]) == (
+        "schema 2",
+        "schema 2 of the message is not known to this release",
+    )
+    (kept,) = letters_of(client, "p", "", letter.stream, [0])
+    assert kept.bytes == messages[1].value  # for a release that knows it
+    (outcome,) = rule(client, [letter], None, None)
+    assert outcome.fate == "refused"
+    assert "schema 2 of the message is not known" in outcome.reason
+    assert find(client, choice) == [letter]
