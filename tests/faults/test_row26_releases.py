@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,18 +27,21 @@ from runtide.cli.letters import NO_RUN, Choice, find, rule
 from runtide.sink.arrived import read
 from runtide.sink.sink import Sink
 from runtide.sink.store import Store
+from runtide.spool.layout import host_folder
 from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.testing.mock_kafka import MockKafka
 from runtide.testing.stack import Stack
 from runtide.testing.streams import NOW_US, MadeStream
-from runtide.testing.waiting import until_async
+from runtide.testing.waiting import until, until_async
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as v1
 from runtide.warehouse.client import ClickHouseSettings, Client
 from runtide.warehouse.dead_letters import letters_of, list_letters
 from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Writer
-from runtide.wire.framing import seal
+from runtide.wire.framing import STEP_FIELD, elements, field_number, seal
+
+from tests.pipeline.agent_scripted import Scripted, serving
 
 pytestmark = pytest.mark.fault(26)
 
@@ -99,6 +105,73 @@ def test_what_a_later_agent_pushes_is_stored_as_far_as_it_is_understood(stack: S
     }
     assert len(json.loads(stack.runtide("dead-letters", "list", "later", "--json").stdout)) == 5
     assert stack.verify("later") == (code, found)
+
+
+class Earlier(Scripted):
+    """A gateway from before Preflight and Status."""
+
+    def Preflight(self, request: pb.PreflightRequest, context: Any) -> pb.PreflightResponse:  # noqa: N802
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        raise AssertionError
+
+    def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: N802
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        raise AssertionError
+
+
+class Later(Scripted):
+    """A gateway whose answers say more than today's agent knows."""
+
+    def Push(self, request: pb.PushRequest, context: grpc.ServicerContext) -> pb.PushResponse:  # noqa: N802
+        reply = super().Push(request, context)
+        said: pb.PushResponse = later(pb.PushResponse(acks=map(later, reply.acks)))
+        return said
+
+    def Preflight(self, request: pb.PreflightRequest, context: object) -> pb.PreflightResponse:  # noqa: N802
+        said: pb.PreflightResponse = later(super().Preflight(request, context))
+        said.limits["of a later release"] = 1
+        return said
+
+    def Status(self, request: pb.StatusRequest, context: object) -> pb.StatusResponse:  # noqa: N802
+        said: pb.StatusResponse = later(super().Status(request, context))
+        return said
+
+
+JOB = """
+import runtide
+run = runtide.init("demo", run_id="run-1")
+for step in range(200):
+    run.log({"loss": 0.5})
+print("stored", run.wait_stored(timeout=3))
+run.finish()
+"""
+
+
+@pytest.mark.parametrize("gateway", [Earlier, Later])
+def test_todays_job_and_agent_ship_everything_to_another_gateway(tmp_path: Path, gateway: type[Scripted]) -> None:
+    with serving(gateway()) as served:
+        told = {"RUNTIDE_DIR": str(tmp_path), "RUNTIDE_URL": served.url, "RUNTIDE_AGENT_LINGER_S": "0.3"}
+        job = subprocess.run(
+            [sys.executable, "-W", "error", "-c", JOB],
+            env=os.environ | told,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert job.returncode == 0, job.stderr
+        assert "Traceback" not in job.stderr
+        until(lambda: left(tmp_path) == [], 20, "everything was acknowledged, and the agent cleaned up")
+        (stream,) = {range_.stream for range_ in served.ranges if range_.role == v1.ROLE_RANK}
+        kinds = [field_number(element, next(elements(element))) for element in served.records(stream).values()]
+        assert kinds.count(STEP_FIELD) == 200
+        assert served.gaps(stream) == []
+        assert f"stored {gateway is Later}" in job.stdout
+
+
+def left(root: Path) -> list[Path]:
+    """Folders of streams."""
+    return [path for path in host_folder(root).iterdir() if path.is_dir()]
 
 
 def wire_without(*kinds: str) -> SimpleNamespace:
