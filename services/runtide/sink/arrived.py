@@ -13,6 +13,7 @@ from runtide.sink.streams import Interval, StreamKey
 from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.v1.records_pb2 import Gap
 from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
+from runtide.wire.limits import STREAM_BYTES
 
 UNREADABLE = "unreadable"
 """How the stream is called of a message that does not say which stream it is of."""
@@ -64,7 +65,7 @@ class Arrived:
 
 
 def read(message: Message) -> Arrived:
-    """Read a message. One that is no Range, or names no stream, becomes a dead letter of its own.
+    """Read a message. One that is no Range, or names no stream or no place in it, becomes a dead letter of its own.
 
     A value of another schema is not looked at: it may parse as a Range and mean something else.
     """
@@ -78,11 +79,12 @@ def read(message: Message) -> Arrived:
     if not range_.stream:
         return _unreadable(message, "the range names no stream")
     body = range_.body
+    end = range_.offset + (range_.gap.length if range_.HasField("gap") else len(body))
+    if end > STREAM_BYTES:
+        return _unreadable(message, f"the range ends at {end}, and a stream at {STREAM_BYTES} at the latest")
     if range_.HasField("gap"):
-        end = range_.offset + range_.gap.length
         said = Decoded(others=[_gap_row(range_.gap, range_.offset, end)] if range_.gap.length else [])
     else:
-        end = range_.offset + len(body)
         said = decode(range_, body)
     return Arrived(
         message.project,
