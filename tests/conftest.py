@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 __all__ = ["embedded_clickhouse"]
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes is up to who else is at work
+settings.load_profile("no deadline")
 
 ALL = "RUNTIDE_TEST_ALL"
 """Set to 1 where everything must run, as in CI: then a missing part is a failure."""
