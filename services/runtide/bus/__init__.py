@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Consumer", "Message", "Publisher", "message_key"]
+__all__ = ["SCHEMA", "Consumer", "Message", "Publisher", "message_key"]
+
+SCHEMA = "1"
+"""What a value is that this release understands: a serialized `runtide.v1.Range`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Message:
     partition: int = 0
     position: int = 0
     """Where the bus keeps it; set for a consumed message."""
+    schema: str = SCHEMA
+    """What kind of value it is, as the gateway said that wrote it."""
 
 
 def message_key(project: str, run_id: str, rank: int) -> bytes:

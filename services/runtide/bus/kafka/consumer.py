@@ -25,7 +25,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from runtide.bus import Message
+from runtide.bus import SCHEMA, Message
 from runtide.bus.kafka.repeats import quieten
 from runtide.bus.kafka.settings import KafkaSettings
 from runtide.bus.kafka.stopping import CUT_OFF_S, stop_consumer
@@ -221,4 +221,5 @@ def _message(record: Any) -> Message:
         received_us=int(received) if received.isdigit() else record.timestamp * 1000,
         partition=record.partition,
         position=record.offset,
+        schema=headers.get("schema", SCHEMA.encode()).decode(errors="replace"),
     )
