@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def sinks(
 
 @pytest.mark.kafka
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["sink.polled", "sink.planned", "sink.inserted", "sink.stored"])
+@pytest.mark.parametrize("point", ["sink.planned", "sink.inserted"])
 def test_a_sink_that_wakes_up_late_stores_nothing_twice(sinks: Sinks, tmp_path: Path, point: str) -> None:
     sinks.stop_merges()
     told = {
@@ -51,4 +52,29 @@ def test_a_sink_that_wakes_up_late_stores_nothing_twice(sinks: Sinks, tmp_path: 
     before = frozen.records
     sinks.wait_shared(*members)
     until(lambda: frozen.records > before, 30, f"it is a good member again\n{sinks.logs()}")
+    sinks.check()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_sinks_come_and_go_under_load(sinks: Sinks) -> None:
+    """One, then four, then one again; every partition goes on within 30 s of each change."""
+    sinks.stop_merges()
+    members = [sinks.start()]
+    sinks.wait_shared(*members)
+    sinks.load.start()
+    sinks.wait_later(sinks.steps())
+    longest = 0.0
+    for change in (3, -1, -2):
+        began = time.monotonic()
+        before = sinks.steps()
+        if change > 0:
+            members += [sinks.start() for _ in range(change)]
+        for _ in range(-change):
+            assert members.pop(0).stop() == 0
+        sinks.wait_shared(*members)
+        sinks.wait_later(before, seconds=30)
+        sinks.wait_later(sinks.steps(), seconds=30 - (time.monotonic() - began))
+        longest = max(longest, time.monotonic() - began)
+    assert longest < 30
     sinks.check()
