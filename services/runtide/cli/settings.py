@@ -39,6 +39,8 @@ class KafkaSection(_Section):
     """After this long without an answer from the brokers a Push is answered UNAVAILABLE."""
     group: str = "runtide-sink"
     """Consumer group of the sinks."""
+    session_timeout_s: float = Field(default=10.0, gt=0)
+    """A sink that the brokers have not heard of for this long loses its partitions to the others."""
     security: dict[str, str] = Field(default_factory=dict)
     """Handed on to the Kafka client: security_protocol, sasl_*, ssl_cafile, ssl_certfile, ssl_keyfile (JSON)."""
 
