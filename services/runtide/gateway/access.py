@@ -1,9 +1,11 @@
 """Who may call what: one table of all calls, and the interceptor that every call passes before its handler.
 
-A call that is not in the table is refused to everybody. A ruling on dead letters can give data up for good, so whatever
-call carries one wants more than that call does, and is signed here with the token that it came with. The project comes from the token alone; a request that names
+A call that is not in the table is refused to everybody. The project comes from the token alone; a request that names
 another one is refused. As long as there has never been a token, a gateway that only this machine reaches lets
 everybody in, and each range says its own project.
+
+A ruling on dead letters may give data up for good, so it needs a role of its own, whatever call carries it, and is
+signed here with the token that it came with.
 """
 
 from __future__ import annotations
