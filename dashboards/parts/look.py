@@ -73,8 +73,8 @@ def style() -> None:
 
 
 def state_chip(state: str, reason: str = "") -> str:
-    """A run's state by sign, word and colour."""
-    shown = palette.STATES.get(state, palette.UNKNOWN)
+    """The state of a run, or of a dead letter, by sign, word and colour."""
+    shown = palette.STATES.get(state) or palette.LETTERS.get(state, palette.UNKNOWN)
     title = escape(reason or shown.meaning, quote=True)
     word = escape(state or "unknown")
     return f'<span class="rt-chip" style="--c:{shown.colour}" title="{title}"><i>{shown.sign}</i>{word}</span>'
@@ -105,6 +105,11 @@ def table(heads: Sequence[tuple[str, str]], body: Iterable[Sequence[str]], label
         f'<div class="rt-wide"><table class="rt-table" aria-label="{escape(label, quote=True)}">'
         f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
+
+
+def link_to_letters(words: str, **where: str) -> str:
+    """An anchor that opens dead letters."""
+    return f'<a href="letters?{escape(urlencode(where), quote=True)}">{escape(words)}</a>'
 
 
 def link_to_run(project: str, run_id: str, words: str) -> str:

@@ -159,8 +159,8 @@ class Which:
         having = ["1"]
         if self.states:
             having.append("if(f.fate IN ('replayed', 'discarded'), f.fate, 'pending') IN {states:Array(String)}")
-        for at in range(len(self.words)):
-            having.append(f"positionCaseInsensitiveUTF8({_TEXT}, {{word{at}:String}}) > 0")
+        numbered = range(len(self.words))
+        having += [f"positionCaseInsensitiveUTF8({_TEXT}, {{word{at}:String}}) > 0" for at in numbered]
         return _joined(" AND ".join(where), " AND ".join(having))
 
     @property
