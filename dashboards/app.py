@@ -12,12 +12,13 @@ from parts import gate, look
 
 st.set_page_config(page_icon="🌊", layout="wide")
 look.style()
-gate.enter()
-st.navigation(
+page = st.navigation(
     [
         st.Page("screens/runs.py", title="Runs", icon=":material/table_rows:", default=True),
         st.Page("screens/run.py", title="Run", icon=":material/show_chart:", url_path="run"),
         st.Page("screens/letters.py", title="Dead letters", icon=":material/unsubscribe:", url_path="letters"),
     ],
     position="top",
-).run()
+)
+gate.enter()  # after navigation, or whoever signs in comes to the first page instead of the one in the address
+page.run()

@@ -35,6 +35,8 @@ _STYLE = """
 .rt-table .n {text-align: right}
 .rt-table td a {color: inherit; text-decoration: none; font-weight: 600}
 .rt-table td a:hover, .rt-table td a:focus-visible {text-decoration: underline}
+.rt-facts a, .rt-links a {color: inherit}
+.rt-links {font-size: .86rem}
 .rt-table .wrap {white-space: normal; overflow-wrap: anywhere; max-width: none}
 .rt-dim {opacity: .65}
 .rt-id {opacity: .6; font-size: .76rem; font-family: monospace; font-weight: 400}

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from html import escape
-from urllib.parse import urlencode
 
 import streamlit as st
 from parts import address, look, palette, ruling, store
@@ -22,8 +21,8 @@ from runtide.warehouse.client import Client
 _PAGE = 50
 _ALL = "all"
 _STATES = (*palette.LETTERS, _ALL)
-_NO_RUN = "-"
-"""How the address names letters of no run, as the command line does."""
+_NO_RUN = "-"  # how the address names letters of no run, as the command line does
+_LINES = 24
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,8 @@ def _list(answer: _Answer) -> None:
     of_run = f" of run `{run}`" if run not in {"", _NO_RUN} else " of no run" if run else ""
     st.caption(f"Dead letters{of_run}: {words}", help="Records that could not be understood; their bytes are kept.")
     if run:
-        st.html(look.link_to_letters("All runs", project=address.get("project")))
+        link = look.link_to_letters("Of all runs", project=address.get("project"))
+        st.html(f'<div class="rt-links">{link}</div>')
     pending = answer.counts.get("pending", 0)
     if address.get("state", "pending") in {"pending", _ALL}:
         projects = [address.get("project")] if address.get("project") else answer.projects
@@ -123,16 +123,15 @@ def _controls(projects: list[str]) -> None:
 def _row(letter: queries.Letter) -> list[str]:
     where = {"project": letter.project, "run": letter.run_id or _NO_RUN}
     where["letter"] = f"{letter.stream}:{letter.offset}"
-    link = f'<a href="letters?{escape(urlencode(where), quote=True)}">{letter.offset:,}</a>'
     return [
         _moment(letter.received_us),
         look.state_chip(letter.state, letter.why),
         escape(letter.project),
         _run(letter),
         f'<span class="rt-id" title="{escape(letter.stream, quote=True)}">{escape(letter.stream[-10:])}</span>',
-        link,
+        f"{letter.offset:,}",
         escape(letter.kind),
-        escape(letter.reason),
+        look.link_to_letters(letter.reason or "no reason", **where),
         say.size(letter.length),
     ]
 
@@ -161,7 +160,11 @@ def _pages(total: int) -> None:
 def _letter(answer: _Answer) -> None:
     which = _which()
     back = {"project": which.project, "run": address.get("run")}
-    st.html(look.link_to_letters("Dead letters of this run", **back) + " · " + look.link_to_letters("All dead letters"))
+    of_run, everything = (
+        look.link_to_letters("Dead letters of this run", **back),
+        look.link_to_letters("All dead letters"),
+    )
+    st.html(f'<div class="rt-links">{of_run} · {everything}</div>')
     if not answer.found:
         st.info("No dead letter is there.", icon=":material/search:")
         return
@@ -175,7 +178,9 @@ def _letter(answer: _Answer) -> None:
         heads = [("When", ""), ("What", ""), ("By", ""), ("Token", "rt-later"), ("Why", "wrap"), ("Refusal", "wrap")]
         st.html(look.table(heads, map(_ruled, answer.rulings), "What became of it"))
     st.html('<div class="rt-section">As far as it can be read</div>')
-    st.code(json.dumps(list(queries.records_in(letter)), indent=2), language="json", height=320, wrap_lines=True)
+    read = list(queries.records_in(letter))
+    text = json.dumps(read[0] if len(read) == 1 else read, indent=2)
+    st.code(text, language="json", height=480 if text.count("\n") > _LINES else "content", wrap_lines=True)
     st.html('<div class="rt-section">Bytes</div>')
     st.code("\n".join(queries.dump(letter.bytes, "`runtide dead-letters show --json` has all")), language=None)
 

@@ -90,7 +90,8 @@ def _nothing(newest: queries.RunRow | None) -> bool:
         if newest is None:
             look.lesson()
         else:
-            st.html("The newest is " + look.link_to_run(newest.project, newest.run_id, newest.name or newest.run_id))
+            link = look.link_to_run(newest.project, newest.run_id, newest.name or newest.run_id)
+            st.html(f'<div class="rt-links">The newest is {link}</div>')
     return True
 
 
