@@ -96,7 +96,7 @@ def _ruling(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     if not 0 < len(ruling.offsets) <= RULING_LETTERS:
         limit = f"1 to {RULING_LETTERS} dead letters are ruled on at once"
         return _refusal("ruling", "ruling.offsets", len(ruling.offsets), limit, at)
-    for field, text in (("by", ruling.by), ("discard", ruling.discard)):
+    for field, text in (("by", ruling.by), ("discard", ruling.discard), ("why", ruling.why)):
         if (size := len(text.encode())) > limits.name_bytes:
             limit = f"at most {limits.name_bytes} bytes (name_bytes)"
             return _refusal("ruling", f"ruling.{field}", f"{size} bytes", limit, at)
