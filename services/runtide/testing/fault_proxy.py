@@ -5,9 +5,9 @@
         proxy.to_client.cut_after = 0         # the next reply is lost: the connection is reset instead
         until(lambda: proxy.to_client.cut_after is None)
 
-Each direction has faults of its own and counts what passed. A cut and an end happen once, on the connection that reaches
-them, and then stand at None again, so that a test can see that they hit. A connection of which bytes were swallowed stays
-dead when the network has come back, as one does whose state a router has forgotten; new ones pass.
+Each direction has faults of its own and counts what passed. A cut and an end happen once, on the connection that
+reaches them, and then stand at None again, so that a test can see that they hit. A connection of which bytes were
+swallowed stays dead when the network has come back, as one does whose state a router has forgotten; new ones pass.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class FaultProxy:
         listening = socket.create_server((HOST, self.port))
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)  # a slow link holds little
         self.port = listening.getsockname()[1]
-        self._listener = await asyncio.start_server(self._serve, sock=listening, limit=CHUNK_BYTES)
+        self._listener = await asyncio.start_server(self._connected, sock=listening, limit=CHUNK_BYTES)
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -157,12 +157,13 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _serve(self, near: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, near: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.create_task(self._serve(near, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self.connections += 1
+
+    async def _serve(self, near: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
             far, server = await asyncio.open_connection(HOST, self.target, limit=CHUNK_BYTES)
         except OSError:  # nobody is there: the client hears of it in the way that is left
