@@ -16,6 +16,7 @@ st.navigation(
     [
         st.Page("screens/runs.py", title="Runs", icon=":material/table_rows:", default=True),
         st.Page("screens/run.py", title="Run", icon=":material/show_chart:", url_path="run"),
+        st.Page("screens/system.py", title="System", icon=":material/monitor_heart:", url_path="system"),
     ],
     position="top",
 ).run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import math
 import os
@@ -38,6 +39,8 @@ from runtide.wire.errors import BadInput
 
 POLL_S = (0.02, 0.5)
 """First and longest wait between two looks whether a beat has come."""
+ANSWER_S = 10.0
+"""How long ClickHouse may take to answer."""
 FINISH_S = 2.0
 AGENT_S = 3.0
 """How long the agent may take to ship the last word when the canary stops; what is left goes with the next start."""
@@ -90,6 +93,7 @@ class Heart:
     def __init__(self, way: Way, interval_s: float, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives seconds since the epoch."""
         self._way, self._interval_s, self._clock = way, interval_s, clock
+        self._store = dataclasses.replace(way.store, answer_timeout_s=ANSWER_S)
         self.metrics = CanaryMetrics()
         self.trouble = "no beat yet"
         self._stop = threading.Event()
@@ -184,7 +188,7 @@ class Heart:
 
     def _connected(self) -> Client:
         if self._client is None:
-            self._client = connect(self._way.store)
+            self._client = connect(self._store)
         return self._client
 
     def _away(self, error: Exception) -> str:
