@@ -120,6 +120,11 @@ class Store:
         self._states.clear()
         self._others = self._others or others
 
+    @property
+    def remembered(self) -> int:
+        """Streams whose state is in memory."""
+        return len(self._states)
+
     def flush(self, arrived: Sequence[Arrived], is_ours: Callable[[], bool] | None = None) -> list[Hint]:
         """Store what is new of `arrived` and say what that was.
 
