@@ -17,6 +17,7 @@ page = st.navigation(
         st.Page("screens/runs.py", title="Runs", icon=":material/table_rows:", default=True),
         st.Page("screens/run.py", title="Run", icon=":material/show_chart:", url_path="run"),
         st.Page("screens/letters.py", title="Dead letters", icon=":material/unsubscribe:", url_path="letters"),
+        st.Page("screens/system.py", title="System", icon=":material/monitor_heart:", url_path="system"),
     ],
     position="top",
 )

@@ -18,6 +18,7 @@ from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_em
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.migrate import migrate
 from runtide.warehouse.writer import Writer
+from runtide.wire import canary
 
 from tests.browser.seen import SOON_S, shows, table, text
 
@@ -221,6 +222,29 @@ def test_every_view_of_a_run_shows_what_is_stored(filled: Stack, driver: Any) ->
 def test_a_run_that_is_not_known_is_not_shown_as_known(filled: Stack, driver: Any) -> None:
     driver.get(f"{filled.address}/run?project=vision&run=nobody")
     shows(driver, "Nothing is known yet of a run")
+
+
+def log_beat(client: Client, beat: int, logged: int) -> None:
+    """What the sink writes for one record of the canary."""
+    values = zip(canary.METRICS, (beat, logged, 0.081, 1, 60), strict=True)
+    rows = ", ".join(
+        f"('{canary.PROJECT}', 'c', '{metric}', {beat}, 0, {value}, now64(6), 1, 's', {100 * beat}, 100, 5, "
+        "now64(3), 7)"
+        for metric, value in values
+    )
+    client.command(f"INSERT INTO runtide.points VALUES {rows}")
+
+
+def test_the_system_page_says_what_the_canary_found(filled: Stack, driver: Any) -> None:
+    driver.get(f"{filled.address}/system")
+    shows(driver, "No canary has been heard for a day")
+    log_beat(filled.client, 1, 5)
+    driver.refresh()
+    shows(driver, "81 ms")
+    assert "Agreement\nyes" in text(driver, ".rt-facts")
+    log_beat(filled.client, 3, 15)  # the second is not there
+    shows(driver, "5 of its 15 points are neither stored nor declared", 5.0)
+    assert "Agreement\nNO" in text(driver, ".rt-facts")
 
 
 def test_the_page_says_when_the_store_is_away_and_recovers(filled: Stack, driver: Any) -> None:

@@ -24,6 +24,7 @@ PROMISED = [
     "processor",
     "dashboard",
     "clickhouse",
+    "canary",
     "migrate",
     "token",
     "agent",

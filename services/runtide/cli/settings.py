@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from runtide.wire.errors import BadInput
 
-_SECRET = re.compile("PASSWORD|SECURITY")
+_SECRET = re.compile("PASSWORD|SECURITY|TOKEN")
 """Variables whose values are shown to nobody."""
 
 
@@ -106,6 +106,19 @@ class SinkSection(_Section):
     """Their port; without one they are not served. `runtide up` has them with the gateway's."""
 
 
+class CanarySection(_Section):
+    """The canary of `runtide up --canary` and `runtide canary`: RUNTIDE_CANARY_*."""
+
+    interval_s: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds between two beats."""
+    token: str = ""
+    """Writer token of the project runtide-canary, where the gateway asks for tokens."""
+    metrics_host: str = "127.0.0.1"
+    """Address of its /metrics, /healthz and /readyz."""
+    metrics_port: int = 7173
+    """Their port."""
+
+
 class ProcessorSection(_Section):
     """The Faust worker of Kafka mode: RUNTIDE_PROCESSOR_*."""
 
@@ -155,6 +168,8 @@ class Settings(BaseSettings):
     """The sink."""
     processor: ProcessorSection = ProcessorSection()
     """The processor."""
+    canary: CanarySection = CanarySection()
+    """The canary."""
 
     @classmethod
     def settings_customise_sources(

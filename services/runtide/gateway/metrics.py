@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 PUSH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -27,9 +29,17 @@ class Metrics:
         self.joined = self._counter("joined", "Ranges that came again while they were under way")
         self.in_flight_bytes = self._gauge("in_flight_bytes", "Bytes taken in and not on the bus yet")
         self.serving = self._gauge("serving", "1 while Pushes are taken")
+        self._gauge("tasks", "Tasks of the event loop that serves this page").set_function(_tasks)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"runtide_gateway_{name}", meaning, labels, registry=self.registry)
 
     def _gauge(self, name: str, meaning: str) -> Gauge:
         return Gauge(f"runtide_gateway_{name}", meaning, registry=self.registry)
+
+
+def _tasks() -> float:
+    try:
+        return float(len(asyncio.all_tasks()))
+    except RuntimeError:  # read by a thread without a loop
+        return 0.0

@@ -126,6 +126,11 @@ class Sink:
         return len(self._stopped)
 
     @property
+    def remembered(self) -> int:
+        """Streams whose state is in memory."""
+        return self._store.remembered if self._store else 0
+
+    @property
     def stats(self) -> Counters:
         """What was done so far."""
         return self._store.counters if self._store else Counters()

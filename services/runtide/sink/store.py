@@ -126,6 +126,11 @@ class Store:
         self._states.clear()
         self._others = self._others or others
 
+    @property
+    def remembered(self) -> int:
+        """Streams whose state is in memory."""
+        return len(self._states)
+
     def flush(self, arrived: Sequence[Arrived], hold: Hold | None = None) -> list[Hint]:
         """Store what is new of `arrived` and say what that was.
 

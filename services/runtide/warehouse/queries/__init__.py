@@ -12,6 +12,7 @@ from runtide.warehouse.dead_letters import (
     letters_of,
     rulings_of,
 )
+from runtide.warehouse.queries.canary import Canary, beat_stored, canary
 from runtide.warehouse.queries.letters import dump, records_in
 from runtide.warehouse.queries.logs import LogRow, log_tail
 from runtide.warehouse.queries.resources import resources
@@ -30,6 +31,7 @@ from runtide.warehouse.queries.series import Extent, Window, extents, series
 from runtide.warehouse.queries.streams import StreamRow, streams
 
 __all__ = [
+    "Canary",
     "Extent",
     "Letter",
     "LogRow",
@@ -39,6 +41,8 @@ __all__ = [
     "StreamRow",
     "Which",
     "Window",
+    "beat_stored",
+    "canary",
     "content_version",
     "count_letters",
     "count_runs",
