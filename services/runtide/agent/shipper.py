@@ -1,8 +1,8 @@
 """Ships the streams of one destination: ranges of many streams in one Push, one Push in flight per stream.
 
 Promises: small Pushes when little happens, full ones under load, at most one every `PACE_S` unless they are full; after
-an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; no byte is given up but by the
-gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
+an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; a stream that is put off waits
+alone; no byte is given up but by the gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Shipper:
         self._wake = asyncio.Event()
         self._backoff = Backoff()
         self._not_before = 0.0
+        self._asked_until = 0.0
         self._max_ranges = PUSH_RANGES
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,7 +84,7 @@ class Shipper:
 
     def offer(self, stream: TailedStream) -> None:
         """Say that a stream has something to ship."""
-        if not stream.in_flight and stream not in self._queued:
+        if not stream.in_flight and stream not in self._queued and stream.put_off_until <= self._clock():
             self._queued.add(stream)
             self._ready.append(stream)
             self._wake.set()
@@ -96,8 +97,8 @@ class Shipper:
             self._ready.remove(stream)
 
     def hurry(self) -> None:
-        """Try now, whatever the backoff says: somebody waits, or the gateway has just answered."""
-        self._not_before = 0.0
+        """Try now, whatever our own backoff says: somebody waits, or the gateway has just answered."""
+        self._not_before = self._asked_until
         self._wake.set()
 
     async def run(self) -> None:
@@ -223,6 +224,9 @@ class Shipper:
             try:
                 if ack.HasField("refusal"):
                     stream.refuse(piece, ack.refusal, now)
+                elif ack.HasField("later"):
+                    asked_s = ack.later.retry_after_ms / 1000
+                    stream.put_off(now + max(PACE_S, asked_s) * random.uniform(1.0, 1.25), ack.later.text)  # noqa: S311
                 else:
                     stream.acknowledge(piece, ack.acknowledged, now)
             except Exception:  # its neighbours have been answered too; the range comes again
@@ -243,6 +247,8 @@ class Shipper:
         if failure.verdict is Verdict.NOT_ALLOWED:
             delay = max(delay, NOT_ALLOWED_S)
         self._not_before = max(self._not_before, self._clock() + delay)
+        if failure.delay_s is not None:
+            self._asked_until = self._not_before
         self._say(failure.text)
 
     def _say(self, error: str) -> None:
