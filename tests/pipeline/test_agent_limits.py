@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from runtide.agent import rejects
+from runtide.agent.shipper import LEAST_WINDOW_BYTES
 from runtide.agent.streams import TailedStream
 from runtide.spool.layout import Position, runtime_folder
 from runtide.testing.waiting import until
@@ -86,6 +87,20 @@ def test_somebody_who_waits_does_not_shorten_the_delay_that_the_gateway_asked_fo
             flush(tmp_path, job.info.stream)
             until(lambda: len(gateway.pushes) > 1)
         assert gateway.pushes[1][0] - gateway.pushes[0][0] >= 1.5
+
+
+def test_an_agent_at_its_limit_sends_little_and_grows_again_when_it_may(tmp_path: Path) -> None:
+    with serving(Scripted()) as gateway, living() as process:
+        gateway.script.extend(fails(grpc.StatusCode.RESOURCE_EXHAUSTED, ("retry-after-ms", "20")) for _ in range(12))
+        job = write_stream(tmp_path, process, gateway.url)
+        job.log(200_000)
+        with agent(tmp_path):
+            until(lambda: position(job).acknowledged == job.writer.offset)
+        sizes = [sum(len(range_.body) for range_ in push.ranges) for _, push in gateway.pushes]
+        assert sizes[0] > 2 << 20
+        assert LEAST_WINDOW_BYTES / 2 < sizes[12] <= LEAST_WINDOW_BYTES, "the first one that was taken"
+        assert max(sizes[13:]) > 1 << 20
+        assert sizes[:13] == sorted(sizes[:13], reverse=True)
 
 
 def over_limit(body: bytes) -> int | None:

@@ -32,6 +32,8 @@ UNREADABLE_S = 5.0
 ENVELOPE_BYTES = 512 * KIB
 """What a Push may carry beside bodies: key sets, identities."""
 _FULL_BYTES = PUSH_BYTES // 4
+LEAST_WINDOW_BYTES = 64 * KIB
+"""So much may be under way however often the gateway said that it is too much."""
 
 Batch = list[tuple[TailedStream, Piece]]
 
@@ -75,6 +77,9 @@ class Shipper:
         self._not_before = 0.0
         self._asked_until = 0.0
         self._max_ranges = PUSH_RANGES
+        self._window = PUSHES * PUSH_BYTES
+        """Bytes that may be under way: halved where the gateway asks to wait, so that a project at its limit sends
+        little and often; it grows by a quarter with each Push that was taken."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -135,7 +140,7 @@ class Shipper:
         """Sleep until another Push may start and there is something for it."""
         while True:
             self._wake.clear()
-            allowed = 1 if self._backoff.failures else PUSHES
+            allowed = 1 if self._backoff.failures else max(1, self._window // PUSH_BYTES)
             pause = self._not_before - self._clock()
             if not self._ready or len(self._tasks) >= allowed:
                 await self._wake.wait()
@@ -152,7 +157,8 @@ class Shipper:
         """Take ranges round robin until the Push is full or nothing waits."""
         batch: Batch = []
         request = PushRequest(agent=self._agent)
-        room, envelope, turn = PUSH_BYTES, ENVELOPE_BYTES, self._ready
+        most = min(PUSH_BYTES, self._window)
+        room, envelope, turn = most, ENVELOPE_BYTES, self._ready
         self._ready, self._queued = deque(), set()
         max_ranges = self._max_ranges
         while turn and room > 0 and len(batch) < max_ranges:
@@ -173,7 +179,7 @@ class Shipper:
             turn.append(stream)
         for stream in turn:
             self.offer(stream)
-        full = PUSH_BYTES - room >= _FULL_BYTES
+        full = most - room >= _FULL_BYTES
         self._not_before = self._clock() + (0.0 if full or not batch else PACE_S)
         return batch, request
 
@@ -232,6 +238,7 @@ class Shipper:
             except Exception:  # its neighbours have been answered too; the range comes again
                 log.exception("stream=%s offset=%d answer not taken", stream.info.stream, piece.offset)
         self._max_ranges = min(PUSH_RANGES, self._max_ranges * 2)
+        self._window = min(PUSHES * PUSH_BYTES, self._window * 5 // 4)
         self._backoff.reset()
         self._say("")
 
@@ -249,6 +256,7 @@ class Shipper:
         self._not_before = max(self._not_before, self._clock() + delay)
         if failure.delay_s is not None:
             self._asked_until = self._not_before
+            self._window = max(LEAST_WINDOW_BYTES, self._window // 2)
         self._say(failure.text)
 
     def _say(self, error: str) -> None:
