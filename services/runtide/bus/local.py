@@ -1,8 +1,8 @@
 """A bus within one process and one asyncio loop: publishing resolves when the consumer has committed.
 
-Promises: what publish() returned for was committed by the consumer; messages of one project arrive in the order in which
-they were published, and where several projects wait they are served in turn; no more than `max_bytes` are held. It keeps nothing over a restart, and need not: what was not committed was
-not acknowledged, and comes again.
+Promises: what publish() returned for was committed by the consumer; messages of one project arrive in the order in
+which they were published, and where several projects wait they are served in turn; no more than `max_bytes` are held.
+It keeps nothing over a restart, and need not: what was not committed was not acknowledged, and comes again.
 """
 
 from __future__ import annotations
