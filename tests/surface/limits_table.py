@@ -144,6 +144,9 @@ WIRE: dict[str, Words] = {
         "the gap in `runtide verify`",
         "bytes beyond are not kept; a gap all the same",
     ),
+    "STREAM_BYTES": Words(
+        "bytes", "stream", "gateway, sink", REFUSED.format("extent"), "a dead letter beyond the gateway"
+    ),
     "GAP_RECORDS": Words("records, points", "declared gap", "gateway", REFUSED.format("extent"), "the gap is given up"),
     "RULING_LETTERS": Words(
         "dead letters", "one ruling", "gateway", REFUSED.format("ruling"), "unchanged; the command asks in parts"
