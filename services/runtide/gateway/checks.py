@@ -101,6 +101,10 @@ def _ruling(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
         if (size := len(text.encode())) > limits.name_bytes:
             limit = f"at most {limits.name_bytes} bytes (name_bytes)"
             return _refusal("ruling", f"ruling.{field}", f"{size} bytes", limit, at)
+    if ruling.discard and not ruling.discard.strip():
+        return _refusal("ruling", "ruling.discard", "blank", "it must say why they are given up", at)
+    if not ruling.by.isprintable():
+        return _refusal("ruling", "ruling.by", ascii(ruling.by), "printable characters only", at)
     return None
 
 

@@ -264,7 +264,10 @@ def test_a_ruling_needs_no_body_and_no_run() -> None:
         (ruling(ruling=pb.Ruling(by="ann")), "ruling.offsets"),
         (ruling(ruling=pb.Ruling(offsets=range(1001))), "ruling.offsets"),
         (ruling(ruling=pb.Ruling(offsets=[1], discard="x" * 1025)), "ruling.discard"),
+        (ruling(ruling=pb.Ruling(offsets=[1], discard=" \n")), "ruling.discard"),
+        (ruling(ruling=pb.Ruling(offsets=[1], why="x" * 1025)), "ruling.why"),
         (ruling(ruling=pb.Ruling(offsets=[1], by="é" * 600)), "ruling.by"),
+        (ruling(ruling=pb.Ruling(offsets=[1], by="ann\nand bob")), "ruling.by"),
         (ruling(stream=""), "stream"),
     ],
 )
