@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ _SETTINGS = {
 _SETTLE_POLL_S = 0.1
 
 
-def _once(body: bytes) -> Iterator[bytes]:
+def _once(body: bytes) -> Generator[bytes, None, None]:
     """A body that cannot be sent again: after a reset the client library repeats an insert by itself, if it can."""
     yield body
 
