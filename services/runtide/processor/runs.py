@@ -152,8 +152,11 @@ class RunBook:
             waited = now_us - watched.written_us
             if waited < ROW_US:
                 continue
-            if watched.stale or (not watched.ended and _differs(watched, now_us)):
-                due.append(run)
+            if not watched.stale and (watched.ended or not _differs(watched, now_us)):
+                continue
+            if not watched.stale:
+                watched.unread = True  # not silent, perhaps: another processor may be told of the run now
+            due.append(run)
         for at in range(0, len(due), _AT_ONCE):
             self._refresh(due[at : at + _AT_ONCE], now_us, ledger or {})
         self._forget()
