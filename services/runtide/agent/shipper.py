@@ -29,6 +29,8 @@ LAST_BACKOFF_S = 30.0
 NOT_ALLOWED_S = 10.0
 UNREADABLE_S = 5.0
 """How long a stream is left alone that cannot be read."""
+SMOOTH_S = 0.25
+"""A Push should not cost a longer wait than this: who has to wait longer sends less by as much."""
 ENVELOPE_BYTES = 512 * KIB
 """What a Push may carry beside bodies: key sets, identities."""
 _FULL_BYTES = PUSH_BYTES // 4
@@ -78,8 +80,8 @@ class Shipper:
         self._asked_until = 0.0
         self._max_ranges = PUSH_RANGES
         self._window = PUSHES * PUSH_BYTES
-        """Bytes that may be under way: halved where the gateway asks to wait, so that a project at its limit sends
-        little and often; it grows by a quarter with each Push that was taken."""
+        """Bytes that may be under way: halved at least where the gateway asks to wait, so that a project at its limit
+        sends little and often; it grows by a quarter with each Push that was taken."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -256,7 +258,8 @@ class Shipper:
         self._not_before = max(self._not_before, self._clock() + delay)
         if failure.delay_s is not None:
             self._asked_until = self._not_before
-            self._window = max(LEAST_WINDOW_BYTES, self._window // 2)
+            share = min(0.5, SMOOTH_S / max(failure.delay_s, SMOOTH_S))
+            self._window = max(LEAST_WINDOW_BYTES, int(self._window * share))
         self._say(failure.text)
 
     def _say(self, error: str) -> None:
