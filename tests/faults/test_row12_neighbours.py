@@ -80,3 +80,30 @@ def test_a_flood_is_sent_away_and_its_neighbour_is_served(stack: Stack) -> None:
     until(lambda: stored(stack, "loud") == logged, 60, "all of the flood is in at last")
     code, _ = stack.verify("flood")
     assert code == 0
+
+
+MADE_UP = """
+    import runtide
+    run = runtide.init("loud", run_id="made-up")
+    for step in range(200):
+        run.log({"loss": step}, step=step)
+        run.log({f"made/up/{step}": 1.0}, step=step)
+    run.finish(timeout=0)
+"""
+
+
+def test_a_run_that_makes_up_names_loses_them_and_nothing_else(stack: Stack) -> None:
+    stack.told = {"RUNTIDE_GATEWAY_LIMITS": json.dumps({"run_metric_names": 11})}
+    stack.up("--no-dashboard")
+    stack.run_job(MADE_UP)
+    stack.wait_agent()
+    found = stack.sql("SELECT count(), uniqExact(metric) FROM points WHERE run_id = 'made-up' AND metric != 'loss'")
+    assert found == [(10, 10)]
+    assert stack.sql("SELECT count() FROM points WHERE run_id = 'made-up' AND metric = 'loss'") == [(200,)]
+    lost = "sum(JSONExtractUInt(json, 'records')), sum(JSONExtractUInt(json, 'points'))"
+    assert stack.sql(f"SELECT {lost} FROM events WHERE run_id = 'made-up' AND kind = 'gap'") == [(380, 190)]
+    said = stack.sql("SELECT any(json) FROM events WHERE run_id = 'made-up' AND kind = 'gap'")[0][0]
+    assert "run_metric_names" in said
+    code, verified = stack.verify("made-up")
+    assert verified["gaps"] > 0
+    assert code == 0, "every loss was declared"

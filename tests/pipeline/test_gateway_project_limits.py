@@ -126,6 +126,7 @@ def test_a_run_has_so_many_metric_names(beside: bool) -> None:
             refusal = reply.acks[2].refusal
             assert (refusal.code, refusal.field) == ("metric_names", "key_sets.names")
             assert refusal.offset == 2000 + len(STEP), "the first record under the name that is too much"
+            assert list(refusal.key_sets) == [3]
             for word in ("1 more", "3 names", "run 'r'", "project 'default'"):
                 assert word in refusal.value
             assert "at most 3 (run_metric_names)" in refusal.limit

@@ -30,6 +30,8 @@ LAST_BACKOFF_S = 30.0
 NOT_ALLOWED_S = 10.0
 UNREADABLE_S = 5.0
 """How long a stream is left alone that cannot be read."""
+SMOOTH_S = 0.25
+"""A Push should not cost a longer wait than this: who has to wait longer sends less by as much."""
 ENVELOPE_BYTES = 512 * KIB
 """What a Push may carry beside bodies: key sets, identities."""
 FIRST_PUSH_BYTES = 256 * KIB
@@ -63,8 +65,8 @@ class PushSize:
     """How many bytes a Push may carry.
 
     What is refused, or breaks off, comes again: so the first one is small, one that passes well within its deadline
-    lets the next be larger by a quarter, and one that has travelled in vain halves it. So a project at its limit sends
-    little and often.
+    lets the next be larger by a quarter, and one that has travelled in vain halves it at least. So a project at its
+    limit sends little and often.
     """
 
     def __init__(self, soon_s: float) -> None:
@@ -77,9 +79,10 @@ class PushSize:
         if 2 * size >= self.bytes and took_s < self._soon_s:
             self.bytes = min(PUSH_BYTES, self.bytes * 5 // 4)
 
-    def in_vain(self) -> None:
-        """A Push has to travel again."""
-        self.bytes = max(LEAST_PUSH_BYTES, self.bytes // 2)
+    def in_vain(self, asked_s: float | None = None) -> None:
+        """A Push has to travel again; `asked_s` is how long the gateway asked to wait."""
+        share = min(0.5, SMOOTH_S / max(asked_s or 0.0, SMOOTH_S))
+        self.bytes = max(LEAST_PUSH_BYTES, int(self.bytes * share))
 
 
 class Shipper:
@@ -279,7 +282,7 @@ class Shipper:
                 stream.refuse(piece, Refusal(code="invalid_argument", limit=failure.text), self._clock())
             return
         if failure.in_vain:
-            self._size.in_vain()
+            self._size.in_vain(failure.delay_s)
         delay = self._backoff.next(failure.delay_s)
         if failure.verdict is Verdict.NOT_ALLOWED:
             delay = max(delay, NOT_ALLOWED_S)

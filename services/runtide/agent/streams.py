@@ -289,8 +289,8 @@ class TailedStream:
         if piece.gap is not None:
             log.error("stream=%s offset=%d gap refused, given up: %s", self.info.stream, piece.offset, detail)
             self.acknowledge(piece, piece.end, now)
-        elif refusal.code == _NAMES_CODE and (key_set := self._key_set_at(piece, refusal.offset)):
-            self._over[key_set] = detail
+        elif refusal.code == _NAMES_CODE and refusal.key_sets:
+            self._over.update(dict.fromkeys(refusal.key_sets, detail))
         elif refusal.code in _FRAMING_CODES and not self.reader.verify:
             self.reader.verify, self._verify_until = True, piece.end
         elif piece.records <= 1 or refusal.code in _WHOLE_CODES:
@@ -298,12 +298,6 @@ class TailedStream:
         else:
             suspect = refusal.offset if refusal.code in _RECORD_CODES else 0
             self._rejects.split(piece.offset, piece.body, suspect)
-
-    def _key_set_at(self, piece: Piece, offset: int) -> int:
-        """The key set of a record of a range; 0 where the offset is no edge, or the record has none."""
-        at = offset - piece.offset
-        found = (each for each in framing.elements(piece.body) if each.start == at)
-        return next((framing.key_set_of(piece.body, each) for each in found), 0)
 
     def put_off(self, until: float, text: str) -> None:
         """Ship nothing before `until`, while other streams go on; everything is kept."""

@@ -1,7 +1,7 @@
 """How many runs a project has open and how many metric names a run has, as far as this gateway has seen.
 
 Promises: one run over a limit stops no other one. A range that has to wait comes back as Later, one that would give its
-run too many names as a Refusal that points at the first record under such a name. Memory: `RUNS` runs, `NAMES` names;
+run too many names as a Refusal that names the key sets with such names. Memory: `RUNS` runs, `NAMES` names;
 what was silent longest is forgotten first, and then has all its names again, so forgetting never refuses anything.
 """
 
@@ -68,19 +68,16 @@ class Runs:
         project, most = range_.project, self._limits.run_metric_names
         known = self._names.setdefault((project, range_.run_id), set())
         self._names.move_to_end((project, range_.run_id))
+        over: list[int] = []
+        too_many: set[int] = set()
         for key_set in _key_sets(range_, checked):
             new = {hash(name) for name in key_set.names} - known
             if not new:
                 continue
             if len(known) + len(new) > most:
-                return pb.Refusal(
-                    code="metric_names",
-                    field="key_sets.names",
-                    value=f"{len(new)} more beside {len(known)} names of run {range_.run_id!r} of project {project!r}",
-                    limit=f"at most {most} (run_metric_names): log under fewer names, or raise it with "
-                    "RUNTIDE_GATEWAY_LIMITS",
-                    offset=_first_use(range_, key_set.id),
-                )
+                over.append(key_set.id)
+                too_many |= new
+                continue
             if wait := self._rates.names(project, len(new)):
                 limit = self._limits.project_new_names_per_h
                 value = f"{len(new)} new metric names of run {range_.run_id!r}"
@@ -89,7 +86,18 @@ class Runs:
             self._count += len(new)
         while self._count > NAMES:
             self._count -= len(self._names.popitem(last=False)[1])
-        return None
+        return _too_many(range_, over, len(too_many), len(known), most) if over else None
+
+
+def _too_many(range_: pb.Range, over: list[int], more: int, known: int, most: int) -> pb.Refusal:
+    return pb.Refusal(
+        code="metric_names",
+        field="key_sets.names",
+        value=f"{more} more beside {known} names of run {range_.run_id!r} of project {range_.project!r}",
+        limit=f"at most {most} (run_metric_names): log under fewer names, or raise it with RUNTIDE_GATEWAY_LIMITS",
+        offset=_first_use(range_, over[0]),
+        key_sets=over,
+    )
 
 
 def _later(limit: str, most: int, project: str, value: str, wait_s: float) -> pb.Later:

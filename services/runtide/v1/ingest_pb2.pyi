@@ -85,18 +85,20 @@ class Later(_message.Message):
     def __init__(self, limit: _Optional[str] = ..., text: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("code", "field", "value", "limit", "offset")
+    __slots__ = ("code", "field", "value", "limit", "offset", "key_sets")
     CODE_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    KEY_SETS_FIELD_NUMBER: _ClassVar[int]
     code: str
     field: str
     value: str
     limit: str
     offset: int
-    def __init__(self, code: _Optional[str] = ..., field: _Optional[str] = ..., value: _Optional[str] = ..., limit: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    key_sets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, code: _Optional[str] = ..., field: _Optional[str] = ..., value: _Optional[str] = ..., limit: _Optional[str] = ..., offset: _Optional[int] = ..., key_sets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PreflightRequest(_message.Message):
     __slots__ = ("project", "run_id", "launch_id")
