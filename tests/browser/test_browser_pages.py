@@ -20,6 +20,8 @@ from runtide.warehouse.migrate import migrate
 from runtide.warehouse.writer import Writer
 from runtide.wire import canary
 
+from tests.browser.seen import SOON_S, shows, table, text
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 LIVE = sample_data.SampleRun(
@@ -29,7 +31,6 @@ DONE = sample_data.SampleRun("r-done", "done", steps=100, world_size=2, user="gr
 DEAD = sample_data.SampleRun(
     "r-dead", "dead", state="crashed", reason="killed by SIGKILL", exit_code=137, steps=50, project="audio"
 )
-SOON_S = 20.0
 
 
 @dataclass
@@ -67,23 +68,6 @@ def driver(require: Callable[[object, str], None]) -> Iterator[Any]:
     require(browser.chromium(), "no chromium and chromedriver here")
     with browser.browser() as chromium:
         yield chromium
-
-
-def text(driver: Any, selector: str = "body") -> str:
-    """All text of what matches; "" where nothing does."""
-    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText).join('\\n')"
-    return str(driver.execute_script(script, selector))
-
-
-def table(driver: Any) -> list[list[str]]:
-    rows = "[...document.querySelectorAll('.rt-table tbody tr')]"
-    script = f"return {rows}.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
-    cells: list[list[str]] = driver.execute_script(script)
-    return cells
-
-
-def shows(driver: Any, words: str, seconds: float = SOON_S) -> float:
-    return until(lambda: words in text(driver), seconds, lambda: f"no {words!r} in:\n{text(driver)}")
 
 
 def last_step(driver: Any, metric: str) -> int:

@@ -259,6 +259,7 @@ class Member:
                 pending = []
 
 
+@pytest.mark.fault(17)
 @pytest.mark.kafka  # the mock cluster's groups do not get a second aiokafka member in
 def test_nothing_is_lost_while_members_come_and_go(require: Callable[[object, str], None]) -> None:
     require(os.environ.get(REAL), f"{REAL} names no broker")

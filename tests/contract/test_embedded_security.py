@@ -147,6 +147,7 @@ def test_the_reader_changes_nothing(embedded_clickhouse: EmbeddedClickHouse, que
     assert (status, code) == (500, "164"), text
 
 
+@pytest.mark.fault(23)
 def test_limits_cannot_be_raised(embedded_clickhouse: EmbeddedClickHouse) -> None:
     def value(name: str, **parameters: str) -> float:
         status, _, text = ask(embedded_clickhouse, f"SELECT getSetting('{name}')", **parameters)
@@ -176,6 +177,7 @@ def test_limits_cannot_be_raised(embedded_clickhouse: EmbeddedClickHouse) -> Non
         assert ask(embedded_clickhouse, "SELECT 1", **{name: wanted})[:2] == (500, "452")
 
 
+@pytest.mark.fault(23)
 def test_memory_and_rows_are_limited(embedded_clickhouse: EmbeddedClickHouse) -> None:
     grow = "SELECT groupArray(number) FROM numbers(100000000)"
     assert ask(embedded_clickhouse, grow, max_memory_usage="50000000")[1] == "241"

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from runtide.testing.stack import Stack
 
+from tests.offline_job import job
+
+__all__ = ["job", "stack"]
+
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:

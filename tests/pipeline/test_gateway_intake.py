@@ -62,6 +62,7 @@ def test_one_bad_range_among_good_ones() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.fault(26)
 def test_fields_of_later_releases_are_forwarded() -> None:
     async def main() -> None:
         async with serving() as served:
@@ -99,6 +100,7 @@ def test_a_caller_that_went_away_joins_what_is_under_way() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.fault(25)
 def test_two_gateways_serve_side_by_side() -> None:
     async def main() -> None:
         async with serving() as one, serving(publisher=one.bus.publisher) as two:

@@ -65,6 +65,7 @@ def test_pages() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.fault(28)
 def test_a_stop_answers_what_is_under_way_and_refuses_what_is_new() -> None:
     async def main() -> None:
         async with serving() as served:
@@ -86,6 +87,7 @@ def test_a_stop_answers_what_is_under_way_and_refuses_what_is_new() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.fault(28)
 def test_a_stop_is_bounded_when_the_bus_hangs() -> None:
     async def main() -> None:
         async with serving(publisher=Failing()) as served:

@@ -99,6 +99,7 @@ def test_eight_processes_through_two_of_each_part(stack: KafkaStack) -> None:
     assert any("rank 3" in text and "step 1234" in text and "m7" in text for text in found["problems"])
 
 
+@pytest.mark.fault(18)
 def test_killing_a_gateway_a_sink_and_the_store_changes_nothing(stack: KafkaStack) -> None:
     stack.start_all()
     start_ranks(stack, "killed", 500, 0.02)

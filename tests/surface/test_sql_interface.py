@@ -15,6 +15,19 @@ opened_at DateTime64(6, 'UTC')
 resume_step Nullable(Int64)
 world_size UInt32
 
+[dead_letter_rulings]
+project String
+run_id String
+stream String
+offset UInt64
+revision UInt32
+fate String
+at DateTime64(6, 'UTC')
+by String
+token String
+why String
+refusal String
+
 [logs]
 project String
 run_id String

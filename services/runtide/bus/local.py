@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from runtide.bus import Message
@@ -150,6 +151,10 @@ class LocalConsumer:
         """Resolve the publishing of these messages and of all before them."""
         if messages and not self.closed:
             self._bus.settle(max(message.position for message in messages))
+
+    def hold(self, epoch: int) -> AbstractContextManager[bool]:
+        """Say whether an epoch is this one: nobody else consumes."""
+        return nullcontext(epoch == self._epoch)
 
     async def close(self) -> None:
         """Leave. What was polled and not committed was not stored, and its publishers hear so."""

@@ -39,6 +39,8 @@ class KafkaSection(_Section):
     """After this long without an answer from the brokers a Push is answered UNAVAILABLE."""
     group: str = "runtide-sink"
     """Consumer group of the sinks."""
+    session_timeout_s: float = Field(default=10.0, gt=0)
+    """A sink that the brokers have not heard of for this long loses its partitions to the others."""
     security: dict[str, str] = Field(default_factory=dict)
     """Handed on to the Kafka client: security_protocol, sasl_*, ssl_cafile, ssl_certfile, ssl_keyfile (JSON)."""
 
@@ -147,7 +149,9 @@ class Settings(BaseSettings):
     dashboard_sign_in: Literal["", "token", "oidc"] = ""
     """Who sees the pages: whoever reaches them (loopback only), who holds a token, or who signs in by OIDC."""
     dashboard_gateway: str = "grpc://127.0.0.1:7171"
-    """The gateway that says whether a token is good, for `token`; grpcs:// with RUNTIDE_CA_FILE."""
+    """The gateway that says whether a token is good, and takes what the pages change; grpcs:// with RUNTIDE_CA_FILE."""
+    dashboard_token: str = Field(default="", repr=False)
+    """Admin token with which whoever sees the pages rules on dead letters; with sign-in `token` each has their own."""
     bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
     retention_days: int = Field(default=0, ge=0, le=65535)

@@ -9,10 +9,7 @@ from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire import framing
 from runtide.wire.errors import BadInput
-from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS
-
-MAX_OFFSET = 2**62
-"""No stream has this many bytes: a larger offset is a mistake."""
+from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS, STREAM_BYTES
 
 FRAMING_CODES = {"crc does not fit": "crc", "record too large": "record_too_large"}
 """Codes of a refusal by the reason of a FramingError; every other reason is `framing`."""
@@ -80,8 +77,8 @@ def _extent(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
         return _refusal("extent", "gap.length", 0, "at least 1", range_.offset)
     if gap and (most := max(range_.gap.records, range_.gap.points)) > GAP_RECORDS:
         return _refusal("extent", "gap.records, gap.points", most, f"at most {GAP_RECORDS}", range_.offset)
-    if end_of(range_) > MAX_OFFSET:
-        return _refusal("extent", "offset", range_.offset, f"a range ends before {MAX_OFFSET}", range_.offset)
+    if end_of(range_) > STREAM_BYTES:
+        return _refusal("extent", "offset", range_.offset, f"a range ends before {STREAM_BYTES}", range_.offset)
     if size > limits.batch_bytes:
         limit = f"at most {limits.batch_bytes} (batch_bytes)"
         return _refusal("batch_too_large", "body", f"{size} bytes", limit, range_.offset)
@@ -99,7 +96,7 @@ def _ruling(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     if not 0 < len(ruling.offsets) <= RULING_LETTERS:
         limit = f"1 to {RULING_LETTERS} dead letters are ruled on at once"
         return _refusal("ruling", "ruling.offsets", len(ruling.offsets), limit, at)
-    for field, text in (("by", ruling.by), ("discard", ruling.discard)):
+    for field, text in (("by", ruling.by), ("discard", ruling.discard), ("why", ruling.why)):
         if (size := len(text.encode())) > limits.name_bytes:
             limit = f"at most {limits.name_bytes} bytes (name_bytes)"
             return _refusal("ruling", f"ruling.{field}", f"{size} bytes", limit, at)

@@ -39,6 +39,8 @@ class Fate:
     reason: str
     by: str
     at_us: int
+    why: str = ""
+    token: str = ""
     step: int = 1
     """How many revisions after the letter's last known one."""
 
@@ -201,6 +203,8 @@ def fates(decided: Sequence[Fate]) -> pa.RecordBatch:
             "reason": pa.array([fate.reason for fate in decided], pa.string()),
             "by": pa.array([fate.by for fate in decided], pa.string()),
             "at": pa.array([fate.at_us for fate in decided], _TIME),
+            "why": pa.array([fate.why for fate in decided], pa.string()),
+            "token": pa.array([fate.token for fate in decided], pa.string()),
         }
     )
 

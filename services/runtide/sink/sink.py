@@ -248,7 +248,7 @@ class Sink:
         crash_point("sink.polled")
         while taken.messages:
             try:
-                hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.epoch == epoch)
+                hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.hold(epoch))
                 break
             except TakenAway:
                 log.info("partitions changed during a flush; what is still ours comes again")

@@ -41,6 +41,9 @@ SEGMENT_BYTES = 16 * MIB
 SPOOL_BYTES = 4 * 1024 * MIB
 """Default disk budget of one stream's unacknowledged bytes."""
 
+STREAM_BYTES = 2**62
+"""Where every stream ends at the latest: a larger offset is a mistake."""
+
 GAP_RECORDS = 2**40
 """Records, or points, that one gap may declare lost: sums of them stay far within 64 bits."""
 RULING_LETTERS = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pytest
 from runtide.sink import columns
 from runtide.sink.arrived import Arrived, read
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
@@ -58,6 +59,7 @@ def test_no_parts_make_no_rows() -> None:
     assert columns.events([], 0).num_rows == 0
 
 
+@pytest.mark.fault(20)
 def test_blocks_end_at_the_month_and_at_the_limit_and_never_within_a_range() -> None:
     made = MadeStream("s").key_set(1, "a").steps(1, range(10))
     late = NOW_US + MONTH_US

@@ -94,6 +94,7 @@ def test_counts_below_any_offset(tmp_path):
     assert writer.count_below(1) == (0, 0), "a segment that is acknowledged and gone counts from its beginning"
 
 
+@pytest.mark.fault(4)
 def test_a_spent_budget_drops_lines_first_and_declares_the_loss(tmp_path):
     now = [0.0]
     writer = SpoolWriter(tmp_path, budget_bytes=10_000, clock=lambda: now[0])
@@ -120,6 +121,7 @@ def test_a_spent_budget_drops_lines_first_and_declares_the_loss(tmp_path):
     assert sum(gap.points for gap in gaps) == writer.dropped_points == 64
 
 
+@pytest.mark.fault(4)
 def test_a_short_write_is_cut_back_and_declared(tmp_path):
     writer = SpoolWriter(tmp_path)
     for _ in range(5):
