@@ -6,13 +6,12 @@ sees its project only, because ClickHouse filters every table by it. While the g
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import time
 
 import grpc
 import streamlit as st
+from runtide.warehouse.rulings import account
 
 from parts import gateway
 
@@ -71,7 +70,7 @@ def token() -> str:
 def visitor() -> str:
     """Who acts, as far as the page knows: whom the provider knows, else the account that the dashboard runs in."""
     known = st.user.get("email") or st.user.get("sub") if getattr(st.user, "is_logged_in", False) else ""
-    return f"{known or f'{getpass.getuser()}@{socket.gethostname()}'} by the dashboard"
+    return f"{known or account()} by the dashboard"
 
 
 def _asked(token: str) -> str | None:

@@ -87,8 +87,8 @@ def _list(answer: _Answer) -> None:
         st.html(f'<div class="rt-links">{link}</div>')
     pending = answer.counts.get("pending", 0)
     if address.get("state", "pending") in {"pending", _ALL}:
-        projects = [address.get("project")] if address.get("project") else answer.projects
-        ruling.offer(pending, projects, _take_all)
+        here = sorted({letter.project for letter in answer.found}) if pending <= len(answer.found) else answer.projects
+        ruling.offer(pending, [address.get("project")] if address.get("project") else here, _take_all)
     if not answer.found:
         _nothing(answer)
         return

@@ -23,7 +23,7 @@ from runtide.v1.ingest_pb2_grpc import IngestStub
 
 from tests.browser.seen import SOON_S, shows, table, text
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.fault(14), pytest.mark.timeout(300)]
 
 NUMBERS = itertools.count(1)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +52,15 @@ UNKNOWN = b"\xfa\x07\x05later"
 """Field 127, with a text."""
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One that is up, for all tests that have a run of their own."""
+    made = Stack(tmp_path_factory.mktemp("releases") / "home")
+    made.up("--no-dashboard")
+    yield made
+    made.end()
+
+
 def push(stack: Stack, request: bytes) -> pb.PushResponse:
     """Hand over bytes as they are."""
     with grpc.insecure_channel(f"127.0.0.1:{stack.state.ports.gateway}") as channel:
@@ -60,17 +71,39 @@ def push(stack: Stack, request: bytes) -> pb.PushResponse:
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
-def test_what_an_earlier_agent_pushes_is_stored(stack: Stack, release: Path) -> None:
-    stack.up("--no-dashboard")
+def test_what_an_earlier_agent_pushes_is_stored(running: Stack, release: Path) -> None:
     frozen = (release / "push.bin").read_bytes()
     request = pb.PushRequest.FromString(frozen)
-    push(stack, frozen)
-    code, found = stack.verify("frozen")
+    push(running, frozen)
+    code, found = running.verify("frozen")
     assert code == 0, found["problems"]
     assert (found["dead"], found["stored_points"]) == (0, 3)
     ends = {range_.stream: range_.offset + (range_.gap.length or len(range_.body)) for range_ in request.ranges}
-    assert dict(stack.sql("SELECT stream, stored_offset FROM streams")) == ends
-    assert stack.sql("SELECT count() FROM logs") == [(1,)]
+    assert dict(running.sql("SELECT stream, stored_offset FROM streams WHERE run_id = 'frozen'")) == ends
+    assert running.sql("SELECT count() FROM logs WHERE run_id = 'frozen'") == [(1,)]
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+@pytest.mark.parametrize("says_more", [False, True], ids=["earlier", "later"])
+def test_what_another_release_left_on_the_disk_is_shipped(
+    running: Stack, tmp_path: Path, release: Path, says_more: bool
+) -> None:
+    root = shutil.copytree(release / "spool", tmp_path / "spool")
+    (told,) = root.rglob("stream.json")
+    run = f"left {release.name}"
+    said = json.loads(told.read_text()) | {"run_id": run}
+    if says_more:
+        run = said["run_id"] = f"{run} by a later one"
+        said["later"] = {"a": [1]}
+        told.with_name("position.json").write_text('{"acknowledged": 0, "later": 1}')
+        told.with_name("later.json").write_text("{}")
+    told.write_text(json.dumps(said))
+    synced = running.runtide("sync", str(root), "--url", f"grpc://127.0.0.1:{running.state.ports.gateway}")
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    code, found = running.verify(run)
+    assert code == 0, found["problems"]
+    assert (found["declared_points"], found["stored_points"]) == (30, 30)
+    assert list(root.rglob("*.seg")) == []
 
 
 def later(message: Message) -> Any:
@@ -78,8 +111,7 @@ def later(message: Message) -> Any:
     return type(message).FromString(message.SerializeToString() + UNKNOWN)
 
 
-def test_what_a_later_agent_pushes_is_stored_as_far_as_it_is_understood(stack: Stack) -> None:
-    stack.up("--no-dashboard")
+def test_what_a_later_agent_pushes_is_stored_as_far_as_it_is_understood(running: Stack) -> None:
     made = MadeStream("5a", project="default", run_id="later").open().key_set(1, "loss")
     for step in range(50):
         said = v1.Step(key_set=1, step=step, time_us=NOW_US, values=[0.5])
@@ -91,20 +123,22 @@ def test_what_a_later_agent_pushes_is_stored_as_far_as_it_is_understood(stack: S
     records, points = len(made.edges) - 1, made.points
     made.add(stream_closed=later(v1.StreamClosed(time_us=NOW_US, reason="9", records=records, points=points)))
     other = MadeStream("5b", project="default", run_id="later", role=9).open().close()  # type: ignore[arg-type]
-    push(stack, later(pb.PushRequest(ranges=[later(made.range()), later(other.range())])).SerializeToString())
+    push(running, later(pb.PushRequest(ranges=[later(made.range()), later(other.range())])).SerializeToString())
 
-    code, found = stack.verify("later")
+    code, found = running.verify("later")
     assert code == 0, found["problems"]
     assert (found["dead"], found["stored_points"]) == (5, 50)
-    assert stack.sql("SELECT count(), uniqExact(step) FROM metrics") == [(50, 50)]
-    assert stack.sql("SELECT line FROM logs") == [("said elsewhere",)]
-    assert stack.sql("SELECT JSONExtractString(json, 'title') FROM events WHERE kind = 'alert'") == [("hot",)]
-    again = stack.runtide("dead-letters", "replay", "later", "--json")
+    assert running.sql("SELECT count(), uniqExact(step) FROM metrics WHERE run_id = 'later'") == [(50, 50)]
+    assert running.sql("SELECT line FROM logs WHERE run_id = 'later'") == [("said elsewhere",)]
+    assert running.sql(
+        "SELECT JSONExtractString(json, 'title') FROM events WHERE run_id = 'later' AND kind = 'alert'"
+    ) == [("hot",)]
+    again = running.runtide("dead-letters", "replay", "later", "--json")
     assert {(row["fate"], row["reason"]) for row in json.loads(again.stdout)} == {
         ("refused", "its kind is not known to this release")
     }
-    assert len(json.loads(stack.runtide("dead-letters", "list", "later", "--json").stdout)) == 5
-    assert stack.verify("later") == (code, found)
+    assert len(json.loads(running.runtide("dead-letters", "list", "later", "--json").stdout)) == 5
+    assert running.verify("later") == (code, found)
 
 
 class Earlier(Scripted):

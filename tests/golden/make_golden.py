@@ -15,6 +15,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
+from runtide.spool.layout import Position, StreamInfo, segment_name
 from runtide.v1 import ingest_pb2 as ingest
 from runtide.v1 import records_pb2 as v1
 from runtide.wire.framing import StepEncoder, seal
@@ -171,6 +172,23 @@ def sealed(**said: Message) -> bytes:
     return seal(v1.Record(**said).SerializeToString(deterministic=True))
 
 
+def freeze_spool(folder: Path) -> None:
+    """Write what a job leaves on its disk that no agent has served: two segments of one stream."""
+    info = StreamInfo("0191d3f8b0000000", "default", "left", 3, 1, "node-1", v1.ROLE_RANK, 4242, 1_790_000_000.5, "")
+    made = {name: raw for name, (raw, _) in elements().items()}
+    encoder = StepEncoder(1, 3)
+    steps = [encoder.encode(step, TIME + step, [float(step), 0.5, float("nan")]) for step in range(10)]
+    closed = sealed(stream_closed=v1.StreamClosed(time_us=TIME, reason="finish", records=13, points=30))
+    first = b"".join([made["stream_opened"], made["key_set"], *steps[:5]])
+    second = b"".join([made["key_set"], *steps[5:], closed])  # a segment says its names again
+    stream = folder / "node-1-00000000-1" / info.stream
+    stream.mkdir(parents=True)
+    info.write(stream)
+    Position(error="gateway at grpc://node-0:7171 unreachable").write(stream)
+    (stream / segment_name(0)).write_bytes(first)
+    (stream / segment_name(len(first))).write_bytes(second)
+
+
 def freeze_contract(path: Path) -> None:
     """Write what proto/ says now as a FileDescriptorSet."""
     command = [Path(sys.executable).with_name("buf"), "build", "proto", "--as-file-descriptor-set"]
@@ -188,6 +206,8 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     if not (contract := FOLDER / "contract.binpb").exists():
         freeze_contract(contract)
+    if not (spool := FOLDER / "spool").exists():
+        freeze_spool(spool)
     differing = []
     for name, (raw, message) in wanted.items():
         binary, text = FOLDER / f"{name}.bin", FOLDER / f"{name}.json"

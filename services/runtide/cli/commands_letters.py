@@ -165,10 +165,10 @@ def _rule(
 ) -> None:
     from runtide.cli import letters, tables
     from runtide.cli.store import open_store
-    from runtide.warehouse.rulings import Word
+    from runtide.warehouse.rulings import Word, account
 
     choice.check()
-    word = Word(letters.whoami(), reason, discard)
+    word = Word(account(), reason, discard)
     with open_store(home, clickhouse) as client:
         done = letters.rule(client, letters.find(client, choice), home, url, word, wait)
     if as_json:

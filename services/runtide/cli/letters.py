@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
-import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -157,11 +155,6 @@ def rule(
     """
     with _pushing(url or gateway_url(home)) as push:
         return have_ruled(client, letters, word, push, wait_s)
-
-
-def whoami() -> str:
-    """Who is at this machine."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def gateway_url(home: Path | None) -> str:

@@ -148,6 +148,8 @@ class Settings(BaseSettings):
     """Port of the dashboard."""
     dashboard_sign_in: Literal["", "token", "oidc"] = ""
     """Who sees the pages: whoever reaches them (loopback only), who holds a token, or who signs in by OIDC."""
+    dashboard_names: str = ""
+    """Names, joined by commas, under which a proxy asks for the pages though nobody signs in; else only localhost."""
     dashboard_gateway: str = "grpc://127.0.0.1:7171"
     """The gateway that says whether a token is good, and takes what the pages change; grpcs:// with RUNTIDE_CA_FILE."""
     dashboard_token: str = Field(default="", repr=False)

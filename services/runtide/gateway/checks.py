@@ -9,6 +9,7 @@ from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire import framing
 from runtide.wire.errors import BadInput
+from runtide.wire.framing import Checked
 from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS, STREAM_BYTES
 
 FRAMING_CODES = {"crc does not fit": "crc", "record too large": "record_too_large"}
@@ -29,13 +30,13 @@ def check_push(request: pb.PushRequest, limits: Limits) -> int:
     return size
 
 
-def check_range(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
-    """Return the number of records in a sound range, or why it will never be taken."""
+def check_range(range_: pb.Range, limits: Limits) -> pb.Refusal | Checked:
+    """Return what a sound range holds, or why it will never be taken."""
     return (
         _identity(range_, limits)
         or _extent(range_, limits)
         or _key_sets(range_, limits)
-        or (0 if range_.HasField("gap") or range_.HasField("ruling") else _body(range_, limits))
+        or (Checked() if range_.HasField("gap") or range_.HasField("ruling") else _body(range_, limits))
     )
 
 
@@ -100,6 +101,10 @@ def _ruling(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
         if (size := len(text.encode())) > limits.name_bytes:
             limit = f"at most {limits.name_bytes} bytes (name_bytes)"
             return _refusal("ruling", f"ruling.{field}", f"{size} bytes", limit, at)
+    if ruling.discard and not ruling.discard.strip():
+        return _refusal("ruling", "ruling.discard", "blank", "it must say why they are given up", at)
+    if not ruling.by.isprintable():
+        return _refusal("ruling", "ruling.by", ascii(ruling.by), "printable characters only", at)
     return None
 
 
@@ -116,7 +121,7 @@ def _key_sets(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     return None
 
 
-def _body(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
+def _body(range_: pb.Range, limits: Limits) -> pb.Refusal | Checked:
     try:
         return framing.check(range_.body, limits.record_bytes)
     except framing.FramingError as error:

@@ -63,14 +63,26 @@ class PushResponse(_message.Message):
     def __init__(self, acks: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("stream", "acknowledged", "refusal")
+    __slots__ = ("stream", "acknowledged", "refusal", "later")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    LATER_FIELD_NUMBER: _ClassVar[int]
     stream: str
     acknowledged: int
     refusal: Refusal
-    def __init__(self, stream: _Optional[str] = ..., acknowledged: _Optional[int] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+    later: Later
+    def __init__(self, stream: _Optional[str] = ..., acknowledged: _Optional[int] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., later: _Optional[_Union[Later, _Mapping]] = ...) -> None: ...
+
+class Later(_message.Message):
+    __slots__ = ("limit", "text", "retry_after_ms")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    limit: str
+    text: str
+    retry_after_ms: int
+    def __init__(self, limit: _Optional[str] = ..., text: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "field", "value", "limit", "offset")

@@ -7,6 +7,9 @@ gateway is the caller's affair: the command line and the pages have connections 
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +66,15 @@ class Outcome:
         return self.fate in DONE
 
 
+def account() -> str:
+    """The account and the host that this process runs in, for `Word.by`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that has no name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
 def rule(client: Client, letters: Sequence[Letter], word: Word, push: Push, wait_s: float = 60) -> list[Outcome]:
     """Have letters judged again, or given up, and wait until that is done.
 
@@ -81,7 +93,7 @@ def rule(client: Client, letters: Sequence[Letter], word: Word, push: Push, wait
                 continue
         ready.append(letter)
     if ready:
-        _hand_over([*again, *_rulings(ready, word)], push)
+        hand_over([*again, *rulings(ready, word)], push)
     return [*failed, *_outcomes(client, ready, wait_s)]
 
 
@@ -97,7 +109,7 @@ def _range_in(client: Client, letter: Letter) -> Range:
     return range_
 
 
-def _rulings(letters: Sequence[Letter], word: Word) -> Iterator[Range]:
+def rulings(letters: Sequence[Letter], word: Word) -> Iterator[Range]:
     """Ranges that rule on the letters of each stream, of few enough bytes and in their order."""
     by_stream: dict[tuple[str, str, str], list[Letter]] = {}
     for letter in sorted(letters, key=lambda letter: letter.offset):
@@ -126,7 +138,7 @@ def _ruling(letters: Sequence[Letter], word: Word) -> Range:
     )
 
 
-def _hand_over(ranges: Sequence[Range], push: Push) -> None:
+def hand_over(ranges: Sequence[Range], push: Push) -> None:
     """Push ranges in order, those of one project together; a busy gateway is asked again."""
     by_project: dict[str, list[Range]] = {}
     for range_ in ranges:

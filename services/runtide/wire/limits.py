@@ -44,7 +44,14 @@ SPOOL_BYTES = 4 * 1024 * MIB
 STREAM_BYTES = 2**62
 """Where every stream ends at the latest: a larger offset is a mistake."""
 
+REJECTED_BYTES = 64 * MIB
+"""Refused bytes that are kept beside one stream; what is refused beyond is a gap all the same."""
+
+RUN_METRIC_NAMES = 20_000
+"""Distinct metric names of one run."""
+
 GAP_RECORDS = 2**40
 """Records, or points, that one gap may declare lost: sums of them stay far within 64 bits."""
+
 RULING_LETTERS = 1000
 """Dead letters that one range may rule on."""
