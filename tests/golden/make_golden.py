@@ -116,6 +116,24 @@ RECORDS: dict[str, v1.Record] = {
     "stream_ended": v1.Record(
         stream_ended=v1.StreamEnded(time_us=TIME, stream="s1", offset=2**33, exit_code=0, signal="SIGKILL", closed=True)
     ),
+    "environment": v1.Record(environment=v1.Environment(time_us=TIME, json='{"python":"3.11.7"}')),
+    "source_file": v1.Record(
+        source_file=v1.SourceFile(
+            time_us=TIME,
+            path="src/größe.py",
+            kind="entry",
+            digest="00ff",
+            size=300_000,
+            content=b"print(1)\n\xff",
+            truncated=True,
+            note="cut",
+            part=1,
+            parts=2,
+        )
+    ),
+    "fingerprint": v1.Record(
+        fingerprint=v1.Fingerprint(time_us=TIME, code="c0", config="c1", data="d0", environment="e0")
+    ),
     "summary_set": v1.Record(summary_set=v1.SummarySet(time_us=TIME, entries=[v1.Entry(key="best", json="0.99")])),
 }
 
