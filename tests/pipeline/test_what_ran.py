@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -89,9 +89,7 @@ def train(stack: Stack, root: Path, *arguments: str, **variables: str) -> None:
 
 
 def content(stack: Stack, run: str, kind: str, path: str) -> str:
-    ((found,),) = stack.sql(
-        f"SELECT content FROM files WHERE run_id = '{run}' AND kind = '{kind}' AND path = '{path}'"
-    )
+    ((found,),) = stack.sql(f"SELECT content FROM files WHERE run_id = '{run}' AND kind = '{kind}' AND path = '{path}'")
     return str(found)
 
 
@@ -112,7 +110,7 @@ def test_what_sql_says_of_a_run_is_what_git_says(stack: Stack, repository: Path,
 
     files = stack.sql("SELECT path, digest, note, content FROM files WHERE kind = 'untracked' ORDER BY path")
     assert [row[0] for row in files] == git(repository, "ls-files", "--others", "--exclude-standard").split()
-    assert [row[1] for row in files] == [hashlib.sha256((repository / row[0]).read_bytes()).hexdigest() for row in files]
+    assert [row[1] for row in files] == [sha256((repository / row[0]).read_bytes()).hexdigest() for row in files]
     assert {row[0]: row[3] for row in files if row[3]} == {"new.py": "z = 3\n"}
     assert all(row[2] for row in files if not row[3])
     assert stack.sql("SELECT path, note FROM files WHERE kind = 'patch' AND path = '.env'") == [
@@ -122,7 +120,7 @@ def test_what_sql_says_of_a_run_is_what_git_says(stack: Stack, repository: Path,
     entry = content(stack, "r", "entry", "train.py")
     assert entry == TRAIN.replace("written-out", "***")
     assert stack.sql("SELECT digest, size, truncated, note FROM files WHERE kind = 'entry'") == [
-        (hashlib.sha256(TRAIN.encode()).hexdigest(), len(TRAIN), False, "secrets masked")
+        (sha256(TRAIN.encode()).hexdigest(), len(TRAIN), False, "secrets masked")
     ]
     assert content(stack, "r", "config", "conf/model.yaml") == CONFIG.replace("hunter2", "***")
 
@@ -175,7 +173,9 @@ def test_one_set_for_each_attempt_said_by_rank_0_and_equal_runs_have_equal_finge
     ]
     prints = {
         (run, attempt): rest
-        for run, attempt, *rest in stack.sql("SELECT run_id, attempt, code, config, environment, data FROM fingerprints")
+        for run, attempt, *rest in stack.sql(
+            "SELECT run_id, attempt, code, config, environment, data FROM fingerprints"
+        )
     }
     assert all(len(each) == 64 for found in prints.values() for each in found[:3])
     assert prints["r", 1] == prints["r", 2] == prints["same", 1]
@@ -183,9 +183,7 @@ def test_one_set_for_each_attempt_said_by_rank_0_and_equal_runs_have_equal_finge
     assert different == [True, True, False, False]
 
 
-def test_a_long_file_comes_in_parts_and_one_that_is_too_long_is_cut_and_says_so(
-    stack: Stack, repository: Path
-) -> None:
+def test_a_long_file_comes_in_parts_and_one_that_is_too_long_is_cut_and_says_so(stack: Stack, repository: Path) -> None:
     stack.up("--no-dashboard")
     (repository / "model.py").write_text("".join(f"LINE_{at} = {at}\n" for at in range(30_000)))
     (repository / "gone.py").write_text("".join(f"# line {at} of many\n" for at in range(60_000)))

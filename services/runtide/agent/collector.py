@@ -86,16 +86,19 @@ class Collector:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Collect for one stream's folder, in a stream of its own."""
+    """Collect for one stream's folder, in a stream of its own; exit code 1 where that could not be said."""
     folder = Path(argv[0])
-    info, task = StreamInfo.read(folder), CaptureTask.read(folder)
-    if task is None:
-        return 0
-    records = list(collect(task))
-    own = OwnStream(folder.parent, info)
-    own.say(records)
-    own.close()
-    (folder / CAPTURE_FILE).unlink(missing_ok=True)
+    try:
+        info, task = StreamInfo.read(folder), CaptureTask.read(folder)
+        if task is not None:
+            records = list(collect(task))
+            own = OwnStream(folder.parent, info)
+            own.say(records)
+            own.close()
+            (folder / CAPTURE_FILE).unlink(missing_ok=True)
+    except (OSError, ValueError, TypeError) as error:
+        sys.stderr.write(f"stream={folder.name} what ran is not kept: {error}\n")
+        return 1
     return 0
 
 

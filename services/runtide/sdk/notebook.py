@@ -16,6 +16,7 @@ from typing import Any
 
 from runtide.sdk import source
 from runtide.v1.records_pb2 import SourceFile
+from runtide.wire.secrets import mask_source
 from runtide.wire.source_files import kept
 
 EVERY_SECONDS = 30.0
@@ -29,6 +30,7 @@ class Notebook:
     def __init__(self, shell: Any, clock: Callable[[], float] = time.monotonic) -> None:
         """`shell` is an InteractiveShell."""
         self._shell, self._clock = shell, clock
+        self._cells = _cells(shell)
         self._said = ""
         self._said_at = clock()
         self._after_cell: Callable[..., None] | None = None
@@ -42,10 +44,13 @@ class Notebook:
 
     def news(self) -> Iterator[SourceFile]:
         """All cells so far, where there is a new one since the last time."""
-        cells = _cells(self._shell)
-        files = list(kept(self._path(), "notebook", _as_notebook(cells), time.time_ns() // 1000))
+        cells = self._look()
+        safe = [(number, mask_source("cell.py", text)) for number, text in cells]  # escaped as JSON secrets hide
+        content = _as_notebook(cells)
+        said = kept(self._path(), "notebook", content, time.time_ns() // 1000, safe=_as_notebook(safe))
+        files = list(said)
         self._said_at = self._clock()
-        if cells and files[0].digest != self._said:
+        if files[0].digest != self._said:
             self._said = files[0].digest
             yield from files
 
@@ -53,6 +58,7 @@ class Notebook:
         """Call `say` when a cell has ended, at most once in EVERY_SECONDS."""
 
         def after_cell(*_: object) -> None:
+            self._look()
             if self._clock() - self._said_at >= EVERY_SECONDS:
                 say()
 
@@ -65,6 +71,11 @@ class Notebook:
             self._shell.events.unregister("post_run_cell", self._after_cell)
             self._after_cell = None
 
+    def _look(self) -> list[tuple[int, str]]:
+        """All cells so far: when the process ends IPython has forgotten them already."""
+        self._cells = _cells(self._shell) or self._cells
+        return self._cells
+
     def _path(self) -> str:
         """The notebook's file, where its editor tells it."""
         told = self._shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME") or _NAME
@@ -73,14 +84,15 @@ class Notebook:
 
 def _cells(shell: Any) -> list[tuple[int, str]]:
     """Number and text of each cell, the running one included."""
-    texts = list(shell.history_manager.input_hist_raw)
+    history = shell.history_manager  # None when the process ends
+    texts = list(history.input_hist_raw) if history is not None else []
     return [(number, text) for number, text in enumerate(texts) if number and text]
 
 
 def _as_notebook(cells: list[tuple[int, str]]) -> bytes:
     """A notebook file of format 4 that any editor opens."""
     listed = [
-        {"cell_type": "code", "execution_count": number, "metadata": {}, "outputs": [], "source": text}
+        {"cell_type": "code", "execution_count": number, "metadata": {}, "outputs": [], "source": text.splitlines(True)}
         for number, text in cells
     ]
     whole = {"cells": listed, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}

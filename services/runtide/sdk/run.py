@@ -391,8 +391,11 @@ class Run:
 
     def _save_config_file(self, path: str | os.PathLike[str]) -> None:
         if self._rank == 0 and not self._disabled:
-            for file in source.config_file(path):
-                self._say(Record(source_file=file))
+            try:
+                for file in source.config_file(path):
+                    self._say(Record(source_file=file))
+            except BadInput as error:
+                self._refuse(f"file {path!r:.200}", error)
 
     def _say_what_ran(self) -> None:
         """Say what is new of it. A forked child says nothing: it is its parent's."""

@@ -120,14 +120,12 @@ def config_fingerprint(entries: Mapping[str, str]) -> Fingerprint:
 
 
 def _script() -> Path | None:
-    """The file of __main__. In a notebook that is the kernel's own, and under ipython its starter."""
+    """The file of __main__; in a notebook that is the kernel's, and in a console of IPython its starter's."""
     told = getattr(sys.modules.get("__main__"), "__file__", None) or (sys.argv[0] if sys.argv else "")
     path = Path(told) if told else None
-    if path is None or not path.is_file() or path.name == _KERNEL:
+    if path is None or not path.is_file() or path.name == _KERNEL or path.parent.name == "IPython":
         return None
-    if "IPython" in sys.modules and path.suffix != ".py":
-        return None
-    return path
+    return None if "IPython" in sys.modules and path.suffix != ".py" else path
 
 
 def _code_of_command() -> str | None:

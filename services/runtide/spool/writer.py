@@ -7,6 +7,7 @@ Not locked: the owner sees to it that one thread at a time appends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -160,14 +161,15 @@ class SpoolWriter:
     ) -> SpoolWriter:
         """Make the folder of a new stream, say who speaks there, and open it. Raises OSError.
 
-        `beside` are files by name that are there before the agent can find the stream.
+        `beside` are files by name that are there before the agent can find the stream, as far as the disk takes them.
         """
         host_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = host_folder / info.stream
         folder.mkdir(mode=0o700)
         try:
             for name, text in (beside or {}).items():
-                replace_file(folder / name, text)
+                with contextlib.suppress(OSError):  # the stream is worth more, and its own file tells what is wrong
+                    replace_file(folder / name, text)
             info.write(folder)
         except OSError:  # a full disk must not fill with folders of streams that never were
             shutil.rmtree(folder, ignore_errors=True)

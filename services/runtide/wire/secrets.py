@@ -30,14 +30,15 @@ _HEADER = re.compile(
     r"(?<=\bBearer )[\w.~+/=-]{6,}|(?<=\bbearer )[\w.~+/=-]{16,}|(?<=\bBasic )(?=[a-z]*[A-Z\d=])[\w+/=-]{12,}"
 )
 _USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s/@]{1,1000})@")
-_SAID = re.compile(r"""(?<![\w.-])([\w.-]{1,100})["']?\s{0,4}[=:]\s{0,4}["']?""")
-"""A name that a value follows: password=x, "api_key": "x", ?token=x."""
-_VALUE = re.compile(r"""[^\s&;,'"]+""")
+_SAID = re.compile(r"""(?<![\w.-])([\w.-]{1,100})\\?["']?\s{0,4}[=:]\s{0,4}\\?["']?""")
+"""A name that a value follows: password=x, "api_key": "x", ?token=x. In a text within JSON quotes have backslashes."""
+_VALUE = re.compile(r"""(?:[^\s&;,'"\\]|\\(?!["']))+""")
 _WRITTEN = re.compile(
-    r"""(?<![\w.-])([\w.-]{1,100})["']?\]?(?:\s{0,4}:\s{0,4}[\w.\[\]| ]{1,60})?\s{0,4}[=:]\s{0,4}[rbuf]{0,2}["']{1,3}"""
+    r"""(?<![\w.-])([\w.-]{1,100})\\?["']?\]?(?:\s{0,4}:\s{0,4}[\w.\[\]| ]{1,60})?"""
+    r"""\s{0,4}[=:]\s{0,4}[rbuf]{0,2}(?:\\?["']){1,3}"""
 )
 """A name that a text follows: password = "x", env["API_KEY"] = 'x', password: str = "x"."""
-_TEXT = re.compile(r"""[^"'\n]+""")
+_TEXT = re.compile(r"""(?:[^"'\n\\]|\\(?!["']))+""")
 
 _CODE = frozenset(
     [".py", ".pyi", ".pyx", ".ipynb", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".go", ".rs", ".jl"]

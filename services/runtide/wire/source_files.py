@@ -28,22 +28,29 @@ _BINARY = "\nGIT binary patch\n"
 
 
 def kept(
-    path: str, kind: str, content: bytes, time_us: int, *, most: int = CONTENT_BYTES, note: str = ""
+    path: str,
+    kind: str,
+    content: bytes,
+    time_us: int,
+    *,
+    most: int = CONTENT_BYTES,
+    note: str = "",
+    safe: bytes | None = None,
 ) -> Iterator[SourceFile]:
-    """Say a whole file."""
+    """Say a whole file. `safe` is the content with its secrets masked, where that was done already."""
     digest = hashlib.sha256(content).hexdigest()
     if holds_secrets(path):
         yield named(path, kind, time_us, size=len(content), digest=digest, note=MAY_HOLD_SECRETS)
         return
     notes = [note] if note else []
-    cut = content
-    if truncated := len(content) > most:
-        cut = content[: content.rfind(b"\n", 0, most) + 1 or most]
-        notes.append(f"cut at {len(cut)} of {len(content)} bytes")
-    safe = masked(path, kind, cut)
-    if safe != cut:
+    body = content if safe is None else safe
+    if truncated := len(body) > most:
+        body = body[: body.rfind(b"\n", 0, most) + 1 or most]
+        notes.append(f"cut at {len(body)} of {len(content)} bytes")
+    text = masked(path, kind, body) if safe is None else body
+    if text != body or safe not in (None, content):
         notes.append(MASKED)
-    places = range(0, max(1, len(safe)), PART_BYTES)
+    places = range(0, max(1, len(text)), PART_BYTES)
     for part, start in enumerate(places):
         yield SourceFile(
             time_us=time_us,
@@ -51,7 +58,7 @@ def kept(
             kind=kind,
             digest=digest,
             size=len(content),
-            content=safe[start : start + PART_BYTES],
+            content=text[start : start + PART_BYTES],
             truncated=truncated,
             note="; ".join(notes),
             part=part,
