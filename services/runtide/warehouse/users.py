@@ -22,7 +22,10 @@ DERIVED = (
     "run_rows",
 )
 """Written by the processor."""
-VIEWS = ("runs", "metrics", "metric_summary", "step_stats", "resources", "logs", "streams", "attempts")
+VIEWS = (
+    *("runs", "metrics", "metric_summary", "step_stats", "resources", "logs", "streams", "attempts"),
+    *("environments", "files", "fingerprints"),
+)
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
 _LIMITS = """CREATE SETTINGS PROFILE IF NOT EXISTS runtide_{name} SETTINGS {settings}"""

@@ -39,6 +39,7 @@ _WRITTEN = re.compile(
 )
 """A name that a text follows: password = "x", env["API_KEY"] = 'x', password: str = "x"."""
 _TEXT = re.compile(r"""(?:[^"'\n\\]|\\(?!["']))+""")
+_LONG = re.compile(r"""(?:(?!\"{3}|'{3}).)+""", re.DOTALL)
 
 _CODE = frozenset(
     [".py", ".pyi", ".pyx", ".ipynb", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".go", ".rs", ".jl"]
@@ -112,7 +113,8 @@ def _without_shapes(text: str) -> str:
 def _without_said(text: str, said: re.Pattern[str], value: re.Pattern[str]) -> str:
     parts, at = [], 0
     for found in said.finditer(text):
-        if found.start() >= at and is_secret(found[1]) and (hidden := value.match(text, found.end())):
+        of = _LONG if found[0].endswith(('"""', "'''")) else value
+        if found.start() >= at and is_secret(found[1]) and (hidden := of.match(text, found.end())):
             parts += [text[at : found.end()], MASK]
             at = hidden.end()
     return "".join([*parts, text[at:]])
