@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
+import signal
 import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from runtide.sdk.agent_link import AgentLink
 from runtide.testing.stack import Stack
+from runtide.testing.waiting import until
 from runtide.wire.source_files import PART_BYTES
 
 TRAIN = """
@@ -39,6 +43,22 @@ def git(root: Path, *arguments: str) -> str:
     env = os.environ | who | {"GIT_CONFIG_GLOBAL": "/dev/null"}
     done = subprocess.run(["git", *arguments], cwd=root, env=env, capture_output=True, text=True, check=True)
     return done.stdout
+
+
+HANGS = """#!/bin/sh
+touch {asked}
+while [ ! -e {release} ]; do sleep 0.05; done
+exec {git} "$@"
+"""
+WAITS = """
+import sys, runtide
+run = runtide.init("vision", run_id="held")
+for value in range(100):
+    run.log({"loss": value})
+print(run.wait_stored(60), flush=True)
+sys.stdin.readline()
+run.finish()
+"""
 
 
 @pytest.fixture
@@ -198,3 +218,40 @@ def test_a_long_file_comes_in_parts_and_one_that_is_too_long_is_cut_and_says_so(
     assert patch.endswith("\n")
     assert (size, cut) == (len(whole.encode()), True)
     assert note == f"cut at {len(patch.encode())} of {size} bytes"
+
+
+def test_a_git_that_hangs_holds_nobody_up_and_a_killed_agents_successor_collects(
+    stack: Stack, repository: Path, tmp_path: Path
+) -> None:
+    stack.up("--no-dashboard")
+    asked, release, real = tmp_path / "asked", tmp_path / "release", shutil.which("git")
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(HANGS.format(asked=asked, release=release, git=real))
+    fake.chmod(0o755)
+    (repository / "waits.py").write_text(WAITS)
+    job = subprocess.Popen(
+        [sys.executable, "waits.py"],
+        cwd=repository,
+        env=stack.environment() | {"PATH": f"{fake.parent}:{os.environ['PATH']}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stack.jobs.append(job)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "True\n", "what was logged is stored while git hangs"
+    assert asked.exists()
+    assert stack.sql("SELECT count() FROM environments") == [(0,)]
+    link = AgentLink(stack.home / "spool", start=False)
+    first = (link.ask({"op": "ping"}) or {})["pid"]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: (link.ask({"op": "ping"}) or {}).get("pid", first) != first, 30, "another agent came")
+    release.touch()
+    assert job.communicate("\n", timeout=60) is not None
+    assert job.returncode == 0
+    stack.wait_agent()
+    commit = git(repository, "rev-parse", "HEAD").strip()
+    assert stack.sql("SELECT run_id, attempt, git_commit, notes FROM environments") == [("held", 1, commit, [])]
+    assert stack.sql("SELECT count() FROM files WHERE kind = 'patch' AND path = 'uncommitted.patch'") == [(1,)]
+    assert stack.verify("held")[0] == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -16,20 +17,26 @@ MASK = "***"
 _NAME = re.compile(r"passw(or)?d|passphrase|secret|api_?key|access_?key|private_?key|credential|authorization")
 _TOKENIZER = frozenset(["pad", "eos", "bos", "unk", "mask", "cls", "sep", "special", "image", "video", "audio", "type"])
 
-# Every pattern begins at the edge of a word and has bounded parts, so that no text makes it slow.
-_SHAPES = (
-    re.compile(
-        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
-    ),
-    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abeprs]-|npm_|pypi-|AIza)[\w-]{16,}"),
-    re.compile(r"\bruntide_[0-9a-f]{12}_[\w-]{20,}"),
-    re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),
-)
-_HEADER = re.compile(
-    r"(?<=\bBearer )[\w.~+/=-]{6,}|(?<=\bbearer )[\w.~+/=-]{16,}|(?<=\bBasic )(?=[a-z]*[A-Z\d=])[\w+/=-]{12,}"
+# Every pattern begins at the edge of a word and has bounded parts, so that no text makes it slow; and it is tried only
+# where one of its words is there at all, since most texts hold none.
+_SHAPES = tuple(
+    (tuple(words.split()), re.compile(pattern, re.DOTALL))
+    for words, pattern in (
+        ("PRIVATE", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"),
+        ("earer", r"(?<=\bBearer )[\w.~+/=-]{6,}|(?<=\bbearer )[\w.~+/=-]{16,}"),
+        ("Basic", r"(?<=\bBasic )(?=[a-z]*[A-Z\d=])[\w+/=-]{12,}"),
+        ("AKIA ASIA", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+        ("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat-", r"\b(?:gh[pousr]_|github_pat_|glpat-)[\w-]{16,}"),
+        ("hf_ sk- xox npm_ pypi- AIza", r"\b(?:hf_|sk-|xox[abeprs]-|npm_|pypi-|AIza)[\w-]{16,}"),
+        ("runtide_", r"\bruntide_[0-9a-f]{12}_[\w-]{20,}"),
+        ("eyJ", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"),
+    )
 )
 _USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s/@]{1,1000})@")
+_WORDS = r"passw|passphrase|secret|key|credential|authorization|token"
+_SECRET_WORDS, _SECRET_WORDS_ANY_CASE = re.compile(_WORDS), re.compile(_WORDS, re.IGNORECASE)
+"""One of these is in every name that `is_secret` knows."""
+_NAME_CHARS = re.compile(r"[\w.-]*")
 _SAID = re.compile(r"""(?<![\w.-])([\w.-]{1,100})\\?["']?\s{0,4}[=:]\s{0,4}\\?["']?""")
 """A name that a value follows: password=x, "api_key": "x", ?token=x. In a text within JSON quotes have backslashes."""
 _VALUE = re.compile(r"""(?:[^\s&;,'"\\]|\\(?!["']))+""")
@@ -103,21 +110,35 @@ def without_user(url: str) -> str:
 
 
 def _without_shapes(text: str) -> str:
-    if "earer " in text or "Basic " in text:  # half of the time that all shapes take together
-        text = _HEADER.sub(MASK, text)
-    for shape in _SHAPES:
-        text = shape.sub(MASK, text)
-    return _USERINFO.sub(_without_password, text)
+    for words, shape in _SHAPES:
+        if any(word in text for word in words):
+            text = shape.sub(MASK, text)
+    return _USERINFO.sub(_without_password, text) if "://" in text and "@" in text else text
 
 
 def _without_said(text: str, said: re.Pattern[str], value: re.Pattern[str]) -> str:
     parts, at = [], 0
-    for found in said.finditer(text):
+    for start in _names(text):
+        if start < at or (found := said.match(text, start)) is None or not is_secret(found[1]):
+            continue
         of = _LONG if found[0].endswith(('"""', "'''")) else value
-        if found.start() >= at and is_secret(found[1]) and (hidden := of.match(text, found.end())):
+        if (hidden := of.match(text, found.end())) is not None:
             parts += [text[at : found.end()], MASK]
             at = hidden.end()
     return "".join([*parts, text[at:]])
+
+
+def _names(text: str) -> Iterator[int]:
+    """Where the names begin that hold a word of secrets, in order."""
+    low = text.lower()
+    words = _SECRET_WORDS.finditer(low) if len(low) == len(text) else _SECRET_WORDS_ANY_CASE.finditer(text)
+    last = -1
+    for word in words:
+        before = _NAME_CHARS.match(text[max(0, word.start() - 100) : word.start()][::-1])
+        start = word.start() - (before.end() if before else 0)
+        if start != last:
+            yield start
+        last = start
 
 
 def _without_password(found: re.Match[str]) -> str:
