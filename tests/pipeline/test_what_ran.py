@@ -220,7 +220,7 @@ def test_a_long_file_comes_in_parts_and_one_that_is_too_long_is_cut_and_says_so(
     assert note == f"cut at {len(patch.encode())} of {size} bytes"
 
 
-def test_a_git_that_hangs_holds_nobody_up_and_a_killed_agents_successor_collects(
+def test_a_git_that_hangs_holds_nobody_up_and_what_an_ended_agent_has_not_said_its_successor_says(
     stack: Stack, repository: Path, tmp_path: Path
 ) -> None:
     stack.up("--no-dashboard")
@@ -244,9 +244,12 @@ def test_a_git_that_hangs_holds_nobody_up_and_a_killed_agents_successor_collects
     assert asked.exists()
     assert stack.sql("SELECT count() FROM environments") == [(0,)]
     link = AgentLink(stack.home / "spool", start=False)
-    first = (link.ask({"op": "ping"}) or {})["pid"]
-    os.kill(first, signal.SIGKILL)
-    until(lambda: (link.ask({"op": "ping"}) or {}).get("pid", first) != first, 30, "another agent came")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pid = (link.ask({"op": "ping"}) or {})["pid"]
+        asked.unlink()
+        os.kill(pid, number)
+        until(lambda pid=pid: (link.ask({"op": "ping"}) or {}).get("pid", pid) != pid, 30, "another agent came")
+        until(asked.exists, 30, "that one asks git too")
     release.touch()
     assert job.communicate("\n", timeout=60) is not None
     assert job.returncode == 0

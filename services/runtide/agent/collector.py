@@ -3,17 +3,20 @@
 The agent does it for the jobs of its host. A job that has no agent here starts this file as a program, which says it in
 a stream of its own and ends.
 
-Promises: a task is removed when it is said, so an agent that was killed in between has it said again by the next one,
-with the same meaning. Reading is done in a thread, and holds nothing else up.
+Promises: a task is removed when it is said, so what an agent that was killed has not said the next one says; what was
+said twice means the same. Reading is done in threads that hold nothing up, the end of the agent neither: git may hang.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 from weakref import WeakSet
 
 from runtide.agent.collect import collect
@@ -28,10 +31,12 @@ from runtide.v1.records_pb2 import ROLE_RANK
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1
+AT_ONCE = 2
+"""Tasks that are collected at the same time, however many runs begin."""
 UNSAID_S = 1.0
 """How long it is left alone where the disk takes nothing."""
 TRIES = 60
+Found = TypeVar("Found")
 
 
 class Collector:
@@ -42,24 +47,24 @@ class Collector:
         self._served, self._voice, self._tasks = served, voice, tasks
         self._seen: WeakSet[TailedStream] = WeakSet()
         self._under_way: set[asyncio.Future[None]] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     @property
     def busy(self) -> bool:
         """Something is being collected."""
         return bool(self._under_way)
 
-    async def look(self) -> float:
-        """Look at the streams that are new; returns when to look again."""
+    def look(self) -> None:
+        """Look at the streams that are new."""
         for stream in self._served:
             if stream not in self._seen:
                 self._seen.add(stream)
                 if stream.info.role == ROLE_RANK and not stream.foreign:
                     self._begin(stream)
-        return LOOK_S
 
     async def close(self, timeout_s: float) -> None:
         """Look once more, and see that what is under way is said, as far as that can be done in time."""
-        await self.look()
+        self.look()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout_s)
 
@@ -70,19 +75,50 @@ class Collector:
             log.warning("stream=%s %s not read: %s", stream.info.stream, CAPTURE_FILE, error)
             return
         if task is not None and not task.by_job:
-            work = self._tasks.spawn(self._collect(stream.folder, stream.info, task))
+            stream.held = True
+            work = self._tasks.spawn(self._collect(stream, task))
             self._under_way.add(work)
             work.add_done_callback(self._under_way.discard)
 
-    async def _collect(self, folder: Path, info: StreamInfo, task: CaptureTask) -> None:
-        records = await asyncio.to_thread(lambda: list(collect(task)))
-        for _ in range(TRIES):
-            if (own := self._voice.to(info)) is not None:
-                own.say(records)
-                (folder / CAPTURE_FILE).unlink(missing_ok=True)
-                log.info("stream=%s %d records of what ran", info.stream, len(records))
-                return
-            await asyncio.sleep(UNSAID_S)  # a full disk
+    async def _collect(self, stream: TailedStream, task: CaptureTask) -> None:
+        try:
+            async with self._room:
+                records = await _in_thread(lambda: list(collect(task)))
+            for _ in range(TRIES):
+                if (own := self._voice.to(stream.info)) is not None:
+                    own.say(records)
+                    (stream.folder / CAPTURE_FILE).unlink(missing_ok=True)
+                    log.info("stream=%s %d records of what ran", stream.info.stream, len(records))
+                    return
+                await asyncio.sleep(UNSAID_S)  # a full disk
+        finally:
+            stream.held = False
+
+
+async def _in_thread(work: Callable[[], Found]) -> Found:
+    """Like asyncio.to_thread, but nobody waits for the thread when the loop is over."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Found] = loop.create_future()
+
+    def settle(found: Found | None, error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(found)  # type: ignore[arg-type]  # it is there where there is no error
+
+    def run() -> None:
+        found, error = None, None
+        try:
+            found = work()
+        except Exception as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is over, and with it who asked
+            loop.call_soon_threadsafe(settle, found, error)
+
+    threading.Thread(target=run, name="collect", daemon=True).start()
+    return await done
 
 
 def main(argv: Sequence[str]) -> int:

@@ -129,7 +129,6 @@ class Agent:
     def _begin(self) -> None:
         self._tasks.repeat(self._poll, "poll")
         self._tasks.repeat(self._ends.watch, "watch")
-        self._tasks.repeat(self._collector.look, "collector")
         self._tasks.repeat(self._sync_files, "fsync")
         self._tasks.repeat(self._answers.learn_stored, "status")
         self._tasks.repeat(lambda: self._voice.heartbeats(self._settings.heartbeat_seconds), "heartbeats")
@@ -141,6 +140,7 @@ class Agent:
         self._finder.look()
         active = self._served.poll(now)
         self._served.save()
+        self._collector.look()
         self._ends.settle()
         if not self.idle:
             self._busy_at = now

@@ -42,6 +42,7 @@ _FINGERPRINTS = """
 SELECT attempt, code, config, data, environment FROM runtide.fingerprints
 WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
 """
+_OF_A_FILE = ("attempt", "kind", "path", "size", "note")
 _ONE = "SELECT * FROM runtide.runs WHERE project = {project:String} AND run_id = {run:String}"
 
 
@@ -88,8 +89,7 @@ def print_run(found: Row) -> None:
         told = {name: value for name, value in environment.items() if value not in ("", [], False)}
         print_table([{"environment": name, "": value} for name, value in told.items()])
     if found["files"]:
-        names = ("attempt", "kind", "path", "size", "note")
-        print_table([{name: row[name] for name in names} for row in found["files"]], title="files")
+        print_table([{name: row[name] for name in _OF_A_FILE} for row in found["files"]], title="files")
     names = ("role", "rank", "host", "attempt", "records", "points", "gaps", "dead", "closed_at")
     print_table([{name: row[name] for name in names} for row in found["streams"]], title="streams")
 

@@ -25,6 +25,8 @@ from runtide.wire import limits
 from runtide.wire.errors import BadInput
 from runtide.wire.source_files import PART_BYTES, kept
 
+ENTRY_BYTES = 8 * limits.MIB
+"""What is read of a script; what is kept of it is one part."""
 CONFIG_FILE_BYTES = limits.MIB
 _KERNEL = "ipykernel_launcher.py"
 _VARIABLES = 500
@@ -85,7 +87,7 @@ def entry_script() -> Iterator[SourceFile]:
     path = _script()
     if path is not None:
         with path.open("rb") as file:
-            content = file.read(limits.MIB)
+            content = file.read(ENTRY_BYTES)
         yield from kept(shown(path), "entry", content, time.time_ns() // 1000, most=PART_BYTES)
     elif (code := _code_of_command()) is not None:
         yield from kept("-c", "entry", code.encode("utf-8", "replace"), time.time_ns() // 1000, most=PART_BYTES)
