@@ -220,6 +220,11 @@ def test_a_long_file_comes_in_parts_and_one_that_is_too_long_is_cut_and_says_so(
     assert note == f"cut at {len(patch.encode())} of {size} bytes"
 
 
+def pid_other_than(before: int, link: AgentLink) -> int:
+    found = int((link.ask({"op": "ping"}) or {}).get("pid", 0))
+    return 0 if found == before else found
+
+
 def test_a_git_that_hangs_holds_nobody_up_and_what_an_ended_agent_has_not_said_its_successor_says(
     stack: Stack, repository: Path, tmp_path: Path
 ) -> None:
@@ -244,16 +249,19 @@ def test_a_git_that_hangs_holds_nobody_up_and_what_an_ended_agent_has_not_said_i
     assert asked.exists()
     assert stack.sql("SELECT count() FROM environments") == [(0,)]
     link = AgentLink(stack.home / "spool", start=False)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        pid = (link.ask({"op": "ping"}) or {})["pid"]
-        asked.unlink()
-        os.kill(pid, number)
-        until(lambda pid=pid: (link.ask({"op": "ping"}) or {}).get("pid", pid) != pid, 30, "another agent came")
-        until(asked.exists, 30, "that one asks git too")
-    release.touch()
+    first = (link.ask({"op": "ping"}) or {})["pid"]
+    asked.unlink()
+    os.kill(first, signal.SIGTERM)
+    second = until(lambda: pid_other_than(first, link), 30, "another agent came")
+    until(asked.exists, 30, "that one asks git too")
     assert job.communicate("\n", timeout=60) is not None
     assert job.returncode == 0
-    stack.wait_agent()
+    stack.wait_state("held", "finished")
+    until(lambda: stack.sql("SELECT 1 FROM events WHERE kind = 'stream_ended'"), 30, "its end is told")
+    os.kill(second, signal.SIGKILL)
+    release.touch()
+    done = stack.runtide("sync", str(stack.home / "spool"))
+    assert done.returncode == 0, done.stderr
     commit = git(repository, "rev-parse", "HEAD").strip()
     assert stack.sql("SELECT run_id, attempt, git_commit, notes FROM environments") == [("held", 1, commit, [])]
     assert stack.sql("SELECT count() FROM files WHERE kind = 'patch' AND path = 'uncommitted.patch'") == [(1,)]
