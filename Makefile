@@ -8,9 +8,16 @@ PROTO_STAMP := $(PROTO_VENV)/.installed
 # Old on purpose: code of a newer generator refuses the protobuf runtimes that training images pin.
 PROTO_TOOLS := grpcio-tools==1.62.3 "setuptools<80"
 PROTO_OUT ?= services
+LOCK_VENV := .make/lock
+LOCK_STAMP := $(LOCK_VENV)/.installed
+LOCK_TOOLS := uv==0.13.9
+# One version for every Python and every platform, with the hashes of all its files.
+LOCK := $(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --custom-compile-command "make lock"
+BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 PIP := -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint format proto proto-check bench clean
+.PHONY: help demo test lint format proto proto-check lock chaos bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,6 +41,10 @@ lint: $(STAMP) ## check style, types and the wire contract
 	$(BIN)/mypy
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
+	@for contract in tests/golden/*/contract.binpb; do \
+		echo "$(BIN)/buf breaking proto --against $$contract"; \
+		$(BIN)/buf breaking proto --against $$contract || exit 1; \
+	done
 
 format: $(STAMP) ## put code and contract into the house format
 	$(BIN)/ruff check --fix .
@@ -56,6 +67,19 @@ proto-check: ## fail if services/runtide/v1 is not what proto/ generates
 	@$(MAKE) --no-print-directory proto PROTO_OUT=.make/generated
 	@diff --recursive --brief --exclude=__init__.py --exclude=__pycache__ services/runtide/v1 .make/generated/runtide/v1
 	@echo "services/runtide/v1 is what proto/ generates"
+
+$(LOCK_STAMP): Makefile
+	@echo "Installing what makes the lock files into $(LOCK_VENV)"
+	@test -x $(LOCK_VENV)/bin/python || $(PYTHON) -m venv $(LOCK_VENV)
+	@$(LOCK_VENV)/bin/python $(PIP) install $(LOCK_TOOLS)
+	@touch $@
+
+lock: $(LOCK_STAMP) ## take the newest versions that pyproject.toml allows into the image (deploy/*.lock)
+	@$(LOCK) --extra gateway --extra processor --extra dashboard --output-file deploy/requirements.lock pyproject.toml
+	@$(LOCK_VENV)/bin/python -c '$(BUILD_REQUIRES)' | $(LOCK) --output-file deploy/build.lock -
+
+chaos: $(STAMP) ## kill and freeze parts of a stack for a minute, then count what it stored (ARGS="--kills 20")
+	@$(BIN)/runtide chaos $(ARGS)
 
 bench: $(STAMP) ## measure; the figures go into benchmarks/results.md by hand
 	@for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
-from parts import store, views  # noqa: F401 - bring pandas and pyarrow, half a second of the first visit
+from parts import hosts, store, views  # noqa: F401 - bring pandas and pyarrow, half a second of the first visit
+from starlette.middleware import Middleware
 
-app = st.App("app.py")
+app = st.App("app.py", middleware=[Middleware(hosts.OwnHosts)])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from runtide.testing.embedded import EmbeddedClickHouse, embedded_clickhouse
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["embedded_clickhouse"]
 
 FAULTS = Path(__file__).parent.parent / "docs" / "reliability.md"
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes is up to who else is at work
+settings.load_profile("no deadline")
 
 ALL = "RUNTIDE_TEST_ALL"
 """Set to 1 where everything must run, as in CI: then a missing part is a failure."""

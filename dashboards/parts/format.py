@@ -52,6 +52,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def delay(seconds: float | None) -> str:
+    """A delay: milliseconds below a second."""
+    return f"{1000 * seconds:.0f} ms" if seconds is not None and seconds < 1 else duration(seconds)
+
+
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
     """How long ago, in one unit."""
     if moment is None:

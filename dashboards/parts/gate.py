@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import grpc
 import streamlit as st
-from runtide.v1 import ingest_pb2 as pb
-from runtide.v1.ingest_pb2_grpc import IngestStub
+from runtide.warehouse.rulings import account
+
+from parts import gateway
 
 CHECK_S = 30.0
-ANSWER_S = 5.0
 _TOKEN, _PROJECT, _CHECKED = "gate:token", "gate:project", "gate:checked"
 
 
@@ -53,7 +51,7 @@ def _ask_for_one() -> None:
     try:
         project = None if _asked("") is not None else _asked(token)
     except ConnectionError as error:
-        st.error(f"The gateway at {_url()} does not answer: {error}")
+        st.error(f"The gateway at {gateway.url()} does not answer: {error}")
         st.stop()
     if project is None:
         st.error("The token is not known, or the gateway has no tokens yet: `runtide token create --role reader`")
@@ -62,31 +60,26 @@ def _ask_for_one() -> None:
     st.rerun()
 
 
-def _url() -> str:
-    return os.environ.get("RUNTIDE_DASHBOARD_GATEWAY", "") or "grpc://127.0.0.1:7171"
+def token() -> str:
+    """The token that the page acts with: the visitor's own, else the one that the dashboard was given."""
+    if os.environ.get("RUNTIDE_DASHBOARD_SIGN_IN") == "token":
+        return str(st.session_state.get(_TOKEN, ""))
+    return os.environ.get("RUNTIDE_DASHBOARD_TOKEN", "")
+
+
+def visitor() -> str:
+    """Who acts, as far as the page knows: whom the provider knows, else the account that the dashboard runs in."""
+    known = st.user.get("email") or st.user.get("sub") if getattr(st.user, "is_logged_in", False) else ""
+    return f"{known or account()} by the dashboard"
 
 
 def _asked(token: str) -> str | None:
     """The project of a token, None for one that is refused. Raises ConnectionError at the first time, keeps later."""
-    parts = urlsplit(_url())
-    target = f"{parts.hostname}:{parts.port or 7171}"
-    metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    with _channel(target, secure=parts.scheme == "grpcs") as channel:
-        try:
-            reply = IngestStub(channel).Preflight(pb.PreflightRequest(), metadata=metadata, timeout=ANSWER_S)
-        except grpc.RpcError as error:
-            if error.code() in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
-                return None
-            if known := st.session_state.get(_PROJECT):
-                return str(known)
-            raise ConnectionError(error.code().name) from error
-    return str(reply.project)
-
-
-def _channel(target: str, *, secure: bool) -> grpc.Channel:
-    if not secure:
-        return grpc.insecure_channel(target)
-    files = (os.environ.get(f"RUNTIDE_{name}_FILE", "") for name in ("CA", "KEY", "CERT"))
-    return grpc.secure_channel(
-        target, grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
-    )
+    try:
+        return str(gateway.preflight(token).project)
+    except grpc.RpcError as error:
+        if error.code() in gateway.NOT_ALLOWED:
+            return None
+        if known := st.session_state.get(_PROJECT):
+            return str(known)
+        raise ConnectionError(error.code().name) from error

@@ -35,6 +35,8 @@ _STYLE = """
 .rt-table .n {text-align: right}
 .rt-table td a {color: inherit; text-decoration: none; font-weight: 600}
 .rt-table td a:hover, .rt-table td a:focus-visible {text-decoration: underline}
+.rt-facts a, .rt-links a {color: inherit}
+.rt-links {font-size: .86rem}
 .rt-table .wrap {white-space: normal; overflow-wrap: anywhere; max-width: none}
 .rt-dim {opacity: .65}
 .rt-id {opacity: .6; font-size: .76rem; font-family: monospace; font-weight: 400}
@@ -73,8 +75,8 @@ def style() -> None:
 
 
 def state_chip(state: str, reason: str = "") -> str:
-    """A run's state by sign, word and colour."""
-    shown = palette.STATES.get(state, palette.UNKNOWN)
+    """The state of a run, or of a dead letter, by sign, word and colour."""
+    shown = palette.STATES.get(state) or palette.LETTERS.get(state, palette.UNKNOWN)
     title = escape(reason or shown.meaning, quote=True)
     word = escape(state or "unknown")
     return f'<span class="rt-chip" style="--c:{shown.colour}" title="{title}"><i>{shown.sign}</i>{word}</span>'
@@ -105,6 +107,11 @@ def table(heads: Sequence[tuple[str, str]], body: Iterable[Sequence[str]], label
         f'<div class="rt-wide"><table class="rt-table" aria-label="{escape(label, quote=True)}">'
         f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
+
+
+def link_to_letters(words: str, **where: str) -> str:
+    """An anchor that opens dead letters."""
+    return f'<a href="letters?{escape(urlencode(where), quote=True)}">{escape(words)}</a>'
 
 
 def link_to_run(project: str, run_id: str, words: str) -> str:

@@ -51,4 +51,9 @@ STATES = {
     "failed": StateLook(VERMILION, "!", "It ended with an exception or an exit code other than 0"),
     "finished": StateLook(GREEN, "✔", "It ended well"),
 }
+LETTERS = {
+    "pending": StateLook(VERMILION, "✉", "Not understood, and nothing has become of it yet"),
+    "replayed": StateLook(GREEN, "✔", "Understood later, and stored in its place"),
+    "discarded": StateLook(GREY, "✖", "Given up by somebody: a declared loss"),
+}
 UNKNOWN = StateLook(GREY, "?", "Nothing is known of its state")

@@ -106,6 +106,11 @@ def _pace(name: str, moving: bool, cost_s: float) -> float:
     return next((pace for pace in (QUICK_S, 2.0, 5.0) if usual * _SHARE <= pace), SLOW_S)
 
 
+def client() -> Client:
+    """The one that may show the visitor what a page asks for between two refreshes."""
+    return _client(gate.enter())
+
+
 @st.cache_resource(show_spinner=False)
 def _client(project: str) -> Client:
     """One for all sessions of a project, or of none: it keeps no session and may be used from many threads."""

@@ -33,6 +33,7 @@ class _Answer:
     view: str = ""
     content: Any = None
     version: tuple[object, ...] = ()
+    letters: dict[str, int] = field(default_factory=dict)
 
 
 def _ask(client: Client) -> _Answer:
@@ -45,13 +46,14 @@ def _ask(client: Client) -> _Answer:
     view = address.get("view", "Charts")
     view = view if view in _VIEWS else "Charts"
     version: tuple[object, ...] = ()
+    letters = queries.count_letters(client, queries.Which(project, run_id))
     if row.state in ENDED:  # then nothing is asked for again before something new is known
-        version = (address.question(), *queries.content_version(client, project, run_id))
+        version = (address.question(), *sorted(letters.items()), *queries.content_version(client, project, run_id))
         before: _Answer | None = st.session_state.get("answer:run")
         if before is not None and before.version == version:
             return before
     found = queries.streams(client, project, run_id)
-    answer = _Answer(row, found, view, _VIEWS[view][0](client, row), version)
+    answer = _Answer(row, found, view, _VIEWS[view][0](client, row), version, letters)
     st.session_state["answer:run"] = answer
     return answer
 
@@ -68,7 +70,7 @@ def _which(client: Client) -> tuple[str, str]:
 def _draw(answer: _Answer) -> bool:
     if answer.run is None:
         return _nothing(answer.content)
-    _header(answer.run, answer.streams)
+    _header(answer.run, answer.streams, answer.letters)
     view = address.choice("View", "view", list(_VIEWS), "Charts")
     if view == answer.view:
         _VIEWS[view][1](answer.run, answer.content, answer.streams)
@@ -88,11 +90,12 @@ def _nothing(newest: queries.RunRow | None) -> bool:
         if newest is None:
             look.lesson()
         else:
-            st.html("The newest is " + look.link_to_run(newest.project, newest.run_id, newest.name or newest.run_id))
+            link = look.link_to_run(newest.project, newest.run_id, newest.name or newest.run_id)
+            st.html(f'<div class="rt-links">The newest is {link}</div>')
     return True
 
 
-def _header(row: queries.RunRow, found: list[queries.StreamRow]) -> None:
+def _header(row: queries.RunRow, found: list[queries.StreamRow], letters: dict[str, int]) -> None:
     name = escape(row.name or row.run_id)
     ident = f'<span class="rt-id">{escape(row.project)} / {escape(row.run_id)}</span>'
     tags = " ".join(f'<span class="rt-chip" style="--c:#8C8C8C">{escape(tag)}</span>' for tag in row.tags)
@@ -113,6 +116,10 @@ def _header(row: queries.RunRow, found: list[queries.StreamRow]) -> None:
         pairs.append(("Attempt", str(row.attempt)))
     if row.exit_code is not None:
         pairs.append(("Exit code", str(row.exit_code)))
+    if letters:
+        words = ", ".join(f"{number:,} {state}" for state, number in sorted(letters.items()))
+        where = {"project": row.project, "run": row.run_id, "state": "pending" if "pending" in letters else "all"}
+        pairs.append(("Dead letters", look.link_to_letters(words, **where)))
     pairs += [(label, escape(value)) for label, value in _who(row) if value]
     st.html(look.facts(pairs))
 

@@ -18,6 +18,9 @@ from runtide.testing.embedded import EmbeddedClickHouse, start_embedded, stop_em
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.migrate import migrate
 from runtide.warehouse.writer import Writer
+from runtide.wire import canary
+
+from tests.browser.seen import SOON_S, shows, table, text
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -28,7 +31,6 @@ DONE = sample_data.SampleRun("r-done", "done", steps=100, world_size=2, user="gr
 DEAD = sample_data.SampleRun(
     "r-dead", "dead", state="crashed", reason="killed by SIGKILL", exit_code=137, steps=50, project="audio"
 )
-SOON_S = 20.0
 
 
 @dataclass
@@ -66,23 +68,6 @@ def driver(require: Callable[[object, str], None]) -> Iterator[Any]:
     require(browser.chromium(), "no chromium and chromedriver here")
     with browser.browser() as chromium:
         yield chromium
-
-
-def text(driver: Any, selector: str = "body") -> str:
-    """All text of what matches; "" where nothing does."""
-    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText).join('\\n')"
-    return str(driver.execute_script(script, selector))
-
-
-def table(driver: Any) -> list[list[str]]:
-    rows = "[...document.querySelectorAll('.rt-table tbody tr')]"
-    script = f"return {rows}.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
-    cells: list[list[str]] = driver.execute_script(script)
-    return cells
-
-
-def shows(driver: Any, words: str, seconds: float = SOON_S) -> float:
-    return until(lambda: words in text(driver), seconds, lambda: f"no {words!r} in:\n{text(driver)}")
 
 
 def last_step(driver: Any, metric: str) -> int:
@@ -237,6 +222,29 @@ def test_every_view_of_a_run_shows_what_is_stored(filled: Stack, driver: Any) ->
 def test_a_run_that_is_not_known_is_not_shown_as_known(filled: Stack, driver: Any) -> None:
     driver.get(f"{filled.address}/run?project=vision&run=nobody")
     shows(driver, "Nothing is known yet of a run")
+
+
+def log_beat(client: Client, beat: int, logged: int) -> None:
+    """What the sink writes for one record of the canary."""
+    values = zip(canary.METRICS, (beat, logged, 0.081, 1, 60), strict=True)
+    rows = ", ".join(
+        f"('{canary.PROJECT}', 'c', '{metric}', {beat}, 0, {value}, now64(6), 1, 's', {100 * beat}, 100, 5, "
+        "now64(3), 7)"
+        for metric, value in values
+    )
+    client.command(f"INSERT INTO runtide.points VALUES {rows}")
+
+
+def test_the_system_page_says_what_the_canary_found(filled: Stack, driver: Any) -> None:
+    driver.get(f"{filled.address}/system")
+    shows(driver, "No canary has been heard for a day")
+    log_beat(filled.client, 1, 5)
+    driver.refresh()
+    shows(driver, "81 ms")
+    assert "Agreement\nyes" in text(driver, ".rt-facts")
+    log_beat(filled.client, 3, 15)  # the second is not there
+    shows(driver, "5 of its 15 points are neither stored nor declared", 5.0)
+    assert "Agreement\nNO" in text(driver, ".rt-facts")
 
 
 def test_the_page_says_when_the_store_is_away_and_recovers(filled: Stack, driver: Any) -> None:

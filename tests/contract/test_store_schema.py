@@ -134,6 +134,21 @@ def test_verify_compares_with_what_the_stream_declared(client: Client) -> None:
     assert verify_run(client, "p", "declared").problems == ["stream s (rank 0): 10 records declared, 8 accounted for"]
 
 
+def test_verify_judges_what_goes_on_up_to_the_mark(client: Client) -> None:
+    """Rows are in the tables before the ledger says so, and not in all tables at once."""
+    made = MadeStream("s", run_id="on").open().key_set(1, "a").steps(1, range(5)).key_set(2, "b").steps(2, range(5))
+    mark = made.edges[7]
+    Store(client, Writer(client)).flush([read(made.message(made.range()))])
+    client.command(
+        f"INSERT INTO runtide.ledger SELECT * REPLACE ({mark} AS mark, 7 AS records, 5 AS points, "
+        "revision + 1 AS revision) FROM runtide.ledger FINAL WHERE run_id = 'on'"
+    )
+    client.command(f"DELETE FROM runtide.events WHERE run_id = 'on' AND offset = {mark}")  # its insert comes next
+    assert verify_run(client, "p", "on").problems == []
+    client.command(f"DELETE FROM runtide.points WHERE run_id = 'on' AND offset = {made.edges[4]}")
+    assert len(verify_run(client, "p", "on").problems) == 1
+
+
 def test_verify_counts_records_as_the_ledger_does(client: Client) -> None:
     stored(client, "counted")
     told = client.query(

@@ -15,12 +15,12 @@ import clickhouse_connect
 import grpc
 import pytest
 from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from runtide.bus.control import FileControl
 from runtide.bus.local import LocalBus
 from runtide.cli.parts import follow_tokens
 from runtide.gateway import Gateway, GatewaySettings, TokenBook
-from runtide.gateway.access import RULES
+from runtide.gateway.access import RULES, RULINGS
 from runtide.gateway.tokens import KEY, new_token, revoked
 from runtide.sink.sink import Sink, SinkSettings
 from runtide.testing.embedded import EmbeddedClickHouse
@@ -37,7 +37,7 @@ from runtide.wire.roles import Role
 pytestmark = pytest.mark.fault(12)
 
 METHODS = [method for service in pb.DESCRIPTOR.services_by_name.values() for method in service.methods]
-HOLDERS = {role: new_token("vision", role) for role in Role}
+HOLDERS = {role: new_token("vision", role, f"{role} of vision") for role in Role}
 EXPIRED, EXPIRED_TEXT = new_token("vision", Role.ADMIN, expires=int(time.time()) - 1)
 REVOKED, REVOKED_TEXT = new_token("vision", Role.ADMIN)
 BOOK = TokenBook([*(token for token, _ in HOLDERS.values()), EXPIRED, revoked(REVOKED)])
@@ -90,6 +90,81 @@ def test_no_token_reaches_another_project(method: MethodDescriptor) -> None:
             assert await call(served, method, token, **naming("speech")) is grpc.StatusCode.PERMISSION_DENIED
             assert served.stored == []
             assert await call(served, method, token, **naming("vision")) is grpc.StatusCode.OK
+
+    asyncio.run(main())
+
+
+def ways(kind: Descriptor, wanted: Descriptor, seen: frozenset[str] = frozenset()) -> list[list[str]]:
+    """How a message of one kind can hold one of another, as paths of field names."""
+    found = []
+    for field in kind.fields:
+        if field.message_type is not None and field.message_type.full_name not in seen:
+            inner = ways(field.message_type, wanted, seen | {kind.full_name})
+            found += [[field.name, *path] for path in ([[]] if field.message_type is wanted else inner)]
+    return found
+
+
+CARRIERS = [(method, path) for method in METHODS for path in ways(method.input_type, pb.Ruling.DESCRIPTOR)]
+"""Every place of every request in which a ruling can travel."""
+
+
+def test_a_ruling_travels_in_push_alone() -> None:
+    assert [(method.name, path) for method, path in CARRIERS] == [("Push", ["ranges", "ruling"])]
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("method", "path"), CARRIERS, ids=lambda each: getattr(each, "name", None))
+def test_only_an_admin_rules_on_dead_letters(method: MethodDescriptor, path: list[str], role: Role) -> None:
+    async def main() -> None:
+        async with serving(tokens=BOOK, ledger=Nothing()) as served:
+            said = pb.Ruling(offsets=[0], by="ann@desk", discard="by mistake", token="forged")
+            harmless, carrier = pb.Range(stream="s", run_id="r", body=STEP), pb.Range(stream="s", run_id="r")
+            getattr(carrier, path[1]).CopyFrom(said)
+            holder, text = HOLDERS[role]
+            found = await call(served, method, text, **{path[0]: [harmless, carrier]})
+            assert found is (grpc.StatusCode.OK if role in RULINGS else grpc.StatusCode.PERMISSION_DENIED)
+            if role in RULINGS:
+                assert [range_.ruling.token for range_ in served.ranges() if range_.HasField("ruling")] == [
+                    f"{holder.id} admin admin of vision"
+                ]
+            else:
+                assert served.stored == [], "nothing of a call that is refused is taken in"
+
+    assert frozenset({Role.ADMIN}) == RULINGS
+    asyncio.run(main())
+
+
+def test_the_role_that_is_missing_is_named() -> None:
+    async def main() -> None:
+        async with serving(tokens=BOOK) as served:
+            range_ = pb.Range(stream="s", run_id="r", ruling=pb.Ruling(offsets=[0]))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await served.push(range_, token=HOLDERS[Role.WRITER][1])
+            said = str(refused.value.details())
+            assert "role is writer" in said
+            assert "a ruling on dead letters needs admin" in said
+            assert "--project vision --role admin" in said
+
+    asyncio.run(main())
+
+
+def test_where_there_are_no_tokens_everybody_rules_and_nobody_signs_for_another() -> None:
+    async def main() -> None:
+        async with serving(tokens=TokenBook()) as served:
+            range_ = pb.Range(stream="s", run_id="r", ruling=pb.Ruling(offsets=[0], by="ann", token="forged"))
+            await served.push(range_)
+            assert [(each.ruling.by, each.ruling.token) for each in served.ranges()] == [("ann", "")]
+            assert (await served.stub.Preflight(pb.PreflightRequest(), timeout=20)).role == ""
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_preflight_says_what_the_token_is_for(role: Role) -> None:
+    async def main() -> None:
+        async with serving(tokens=BOOK) as served:
+            reply = await served.stub.Preflight(pb.PreflightRequest(), metadata=bearer(HOLDERS[role][1]), timeout=20)
+            assert (reply.project, reply.role) == ("vision", role)
 
     asyncio.run(main())
 

@@ -17,7 +17,7 @@ from runtide.testing.streams import NOW_US, MadeStream
 from runtide.v1 import records_pb2 as v1
 from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
-from runtide.warehouse.dead_letters import Letter, list_letters
+from runtide.warehouse.dead_letters import Letter, Which, count_letters, found_letters, list_letters, rulings_of
 from runtide.warehouse.errors import RowsRefused, StoreBusy
 from runtide.warehouse.verify import Verification, verify_run
 from runtide.warehouse.writer import Inserts, Writer
@@ -230,6 +230,64 @@ def test_a_discarded_letter_is_a_declared_loss(client: Client) -> None:
     assert said.startswith(f"dead letter at {first} discarded by ann on ")
     assert said.endswith(": a test that went wrong")
     assert [letter.offset for letter in letters(client, "discard")] == rest
+
+
+def test_rulings_are_kept_with_who_with_which_token_when_and_why(client: Client) -> None:
+    made, message = unnamed_stream("audited")
+    flush(Store(client, Writer(client)), message)
+    first, second, *_ = (letter.offset for letter in letters(client, "audited"))
+
+    def say(offset: int, **said: str) -> None:
+        range_ = Range(stream=made.stream, run_id=made.run_id, offset=offset)
+        range_.ruling.CopyFrom(Ruling(offsets=[offset], **said))
+        flush(Store(client, Writer(client)), made.message(range_))
+
+    say(second, by="ann@desk", why="fixed in 1.4", token="4f1c admin ann")
+    say(second, by="bob@desk", discard="not worth it", token="77d2 admin bob")
+    say(first, by="eve@desk", discard="by hand")
+    rows = client.query(
+        "SELECT offset, revision, fate, by, token, why, refusal, at > now() - 60 FROM runtide.dead_letter_rulings "
+        "WHERE run_id = 'audited' ORDER BY offset, revision"
+    ).result_rows
+    assert rows == [
+        (first, 1, "discarded", "eve@desk", "", "by hand", "", 1),
+        (second, 1, "refused", "ann@desk", "4f1c admin ann", "fixed in 1.4", "unknown key set", 1),
+        (second, 2, "discarded", "bob@desk", "77d2 admin bob", "not worth it", "", 1),
+    ]
+    told = [(each.offset, each.fate, each.by, each.why) for each in rulings_of(client, "p", "audited", "s", [second])]
+    assert told == [(second, "refused", "ann@desk", "fixed in 1.4"), (second, "discarded", "bob@desk", "not worth it")]
+
+
+def test_what_was_discarded_before_reasons_were_kept_apart_still_says_why(client: Client) -> None:
+    client.command(
+        "INSERT INTO runtide.dead_letter_fates (project, run_id, stream, offset, revision, fate, reason, by, at) "
+        "VALUES ('p', 'older', 's', 7, 1, 'discarded', 'a test', 'ann', now()), "
+        "('p', 'older', 's', 9, 1, 'refused', 'crc does not fit', 'ann', now())"
+    )
+    rows = client.query(
+        "SELECT why, token, refusal FROM runtide.dead_letter_rulings WHERE run_id = 'older' ORDER BY offset"
+    )
+    assert rows.result_rows == [("a test", "", ""), ("", "", "crc does not fit")]
+
+
+def test_letters_are_found_by_state_and_by_words(client: Client) -> None:
+    made = spoiled(client, "sought")
+    first, *rest = (letter.offset for letter in letters(client, "sought"))
+    flush(Store(client, Writer(client)), ruling(made, [first], discard="enough"))
+
+    def offsets(*, limit: int = 100, skip: int = 0, **which: Any) -> list[int]:
+        found = found_letters(client, Which("p", "sought", **which), limit=limit, skip=skip)
+        return sorted(letter.offset for letter in found)
+
+    assert offsets() == sorted([first, *rest])
+    assert offsets(states=["pending"]) == sorted(rest)
+    assert offsets(states=["discarded"]) == [first]
+    assert offsets(text="CRC fit") == offsets(text="CRC")
+    assert offsets(text="it's %_ \\") == []
+    assert len(offsets(limit=2)) == 2
+    assert sorted([*offsets(limit=2), *offsets(limit=100, skip=2)]) == offsets()
+    assert count_letters(client, Which("p", "sought")) == {"pending": len(rest), "discarded": 1}
+    assert count_letters(client, Which("p", no_run=True)) == {}
 
 
 def test_a_ruling_on_what_is_no_dead_letter_changes_nothing(client: Client) -> None:

@@ -1,6 +1,6 @@
 """Real inputs, spoiled: a seeded mutator, quicker than a library that also looks for small examples.
 
-RUNTIDE_FUZZ_CASES says how many cases each surface gets, RUNTIDE_FUZZ_SEED which ones; a failure names its case.
+RUNTIDE_FUZZ_CASES says how many cases each surface gets beside those of `kept`, RUNTIDE_FUZZ_SEED which ones.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import urllib.parse
 import pytest
 from runtide.testing.embedded import EmbeddedClickHouse
 
-from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
+from tests.fuzz.kept import cases, corpus, failing
+from tests.fuzz.mutate import SEED, TIMEOUT_S, Watch, mutated
 
 pytestmark = [pytest.mark.fault(11), pytest.mark.timeout(TIMEOUT_S)]
 QUERIES = [
@@ -85,16 +86,20 @@ def test_the_embedded_server(embedded_clickhouse: EmbeddedClickHouse) -> None:
     server = embedded_clickhouse
     dice, watch = random.Random(SEED), Watch("embedded HTTP", server.process.pid)
     statuses: dict[bytes, int] = {}
-    for number in range(CASES):
-        watch.case(number)
-        raw = request(dice)
+    for raw in corpus("noise"):
+        with failing("noise", raw):
+            answer(server, raw, whole=False)  # may be no request at all
+            assert alive(server)
+    for raw in cases("http", watch, lambda: request(dice)):
         if dice.random() < 0.1:
-            answer(server, mutated(dice, [raw]), whole=False)  # may be no request at all
-            continue
-        found = answer(server, raw)
-        assert found.startswith(b"HTTP/1.1 "), (number, raw, found)
-        status = found[9:12]
-        statuses[status] = statuses.get(status, 0) + 1
+            noise = mutated(dice, [raw])
+            with failing("noise", noise):
+                answer(server, noise, whole=False)
+        with failing("http", raw):
+            found = answer(server, raw)
+            assert found.startswith(b"HTTP/1.1 "), found
+            status = found[9:12]
+            statuses[status] = statuses.get(status, 0) + 1
     assert alive(server)
     assert server.process.poll() is None
     assert statuses[b"200"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from contextlib import suppress
@@ -16,7 +17,8 @@ from runtide.testing.streams import varied_stream
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as v1
 
-from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
+from tests.fuzz.kept import cases, corpus, failing
+from tests.fuzz.mutate import SEED, TIMEOUT_S, Watch, mutated
 
 pytestmark = [pytest.mark.fault(11), pytest.mark.timeout(TIMEOUT_S)]
 SOUND = varied_stream("sound", 3)
@@ -31,7 +33,8 @@ def seeds() -> list[bytes]:
     many = SOUND.range()
     many.key_sets.extend(v1.KeySet(id=number, names=[f"m{number}"]) for number in range(50))
     requests = [[SOUND.range()], several, [gap], [ruling], [many, gap], []]
-    return [pb.PushRequest(ranges=ranges, agent="fuzz").SerializeToString() for ranges in requests]
+    made = [pb.PushRequest(ranges=ranges, agent="fuzz").SerializeToString() for ranges in requests]
+    return [*made, *corpus("push")]
 
 
 def test_push() -> None:
@@ -45,7 +48,7 @@ async def _push() -> None:
     async with serving() as served:
         push = served.channel.unary_unary("/runtide.v1.Ingest/Push", response_deserializer=pb.PushResponse.FromString)
 
-        async def one(number: int, request: bytes) -> None:
+        async def one(request: bytes) -> None:
             code = "OK"
             try:
                 reply = await push(request, timeout=30)
@@ -53,15 +56,17 @@ async def _push() -> None:
                 code = error.code().name
             else:
                 asked = pb.PushRequest.FromString(request)
-                assert len(reply.acks) == len(asked.ranges), number
-            assert code in ANSWERS, number
+                assert len(reply.acks) == len(asked.ranges)
+            assert code in ANSWERS
             codes[code] = codes.get(code, 0) + 1
 
-        for start in range(0, CASES, AT_ONCE):
-            numbers = range(start, min(start + AT_ONCE, CASES))
-            await asyncio.gather(*(one(number, mutated(dice, from_)) for number in numbers))
-            for number in numbers:
-                watch.case(number)
+        async def tried(request: bytes) -> None:
+            with failing("push", request):
+                await one(request)
+
+        made = cases("push", watch, lambda: mutated(dice, from_))
+        while some := list(itertools.islice(made, AT_ONCE)):
+            await asyncio.gather(*map(tried, some))
             if dice.random() < 0.1:
                 await noise(served, dice)
             check(served, limits)
@@ -76,8 +81,9 @@ def check(served: Served, limits: Limits) -> None:
     """What reached the bus is whole and sound, and carries the identity that it is keyed by."""
     for message in served.stored:
         range_ = pb.Range.FromString(message.value)
-        assert isinstance(check_range(range_, limits), int)
-        assert message.project == range_.project
+        with failing("push", pb.PushRequest(ranges=[range_]).SerializeToString()):
+            assert isinstance(check_range(range_, limits), int)
+            assert message.project == range_.project
     served.stored.clear()
 
 

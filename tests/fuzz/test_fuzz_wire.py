@@ -14,7 +14,8 @@ from runtide.spool.reader import Cut, SegmentReader, damaged_spans
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
 from runtide.wire import framing
 
-from tests.fuzz.mutate import CASES, SEED, TIMEOUT_S, Watch, mutated
+from tests.fuzz.kept import cases, corpus, dice_of, failing
+from tests.fuzz.mutate import SEED, TIMEOUT_S, Watch, mutated
 
 pytestmark = [pytest.mark.fault(11), pytest.mark.timeout(TIMEOUT_S)]
 STREAMS = [varied_stream("s", steps) for steps in (1, 12)]
@@ -23,47 +24,54 @@ TOGETHER = 50
 
 def test_the_spool_reader(tmp_path: Path) -> None:
     dice, watch = random.Random(SEED), Watch("spool reader")
-    seeds = [bytes(made.body) for made in STREAMS]
-    for number in range(CASES):
-        watch.case(number)
-        body = mutated(dice, seeds)
-        for path in tmp_path.iterdir():
-            path.unlink()
-        edge = dice.randrange(len(body) + 1)
-        (tmp_path / segment_name(0)).write_bytes(body[:edge])
-        (tmp_path / segment_name(edge)).write_bytes(body[edge:])
-        reader = SegmentReader(tmp_path, verify=dice.random() < 0.5)
-        at = 0
-        while (piece := reader.cut(dice.choice([1, 100, 1 << 20]), dead=True)) is not None:
-            assert piece.offset == at < piece.end, number
-            if isinstance(piece, Cut):
-                assert piece.body == body[at : piece.end], number
-                assert not reader.verify or damaged_spans(piece.body) == [], number
-            at = piece.end
-        assert at <= len(body), number
+    seeds = [*(bytes(made.body) for made in STREAMS), *corpus("spool")]
+    for body in cases("spool", watch, lambda: mutated(dice, seeds)):
+        with failing("spool", body):
+            read_back(tmp_path, body)
     watch.end()
+
+
+def read_back(folder: Path, body: bytes) -> None:
+    dice = dice_of(body)
+    for path in folder.iterdir():
+        path.unlink()
+    edge = dice.randrange(len(body) + 1)
+    (folder / segment_name(0)).write_bytes(body[:edge])
+    (folder / segment_name(edge)).write_bytes(body[edge:])
+    reader = SegmentReader(folder, verify=dice.random() < 0.5)
+    at = 0
+    while (piece := reader.cut(dice.choice([1, 100, 1 << 20]), dead=True)) is not None:
+        assert piece.offset == at < piece.end
+        if isinstance(piece, Cut):
+            assert piece.body == body[at : piece.end]
+            assert not reader.verify or damaged_spans(piece.body) == []
+        at = piece.end
+    assert at <= len(body)
 
 
 def test_the_sinks_decoder() -> None:
     dice, watch = random.Random(SEED), Watch("wire.decode and the rows of it")
     bodies = [bytes(made.body) for made in STREAMS]
-    ranges = [made.range().SerializeToString() for made in STREAMS]
+    ranges = [*(made.range().SerializeToString() for made in STREAMS), *corpus("decoder")]
     parts: list[Arrived] = []
-    for number in range(CASES):
-        watch.case(number)
+
+    def new() -> bytes:
         if dice.random() < 0.5:
-            value = mutated(dice, ranges)
-        else:  # the envelope is sound, and the records are not
-            range_ = MadeStream("s").range()
-            range_.offset = dice.choice([0, 5, 2**40])
-            range_.body = mutated(dice, bodies)
-            if dice.random() < 0.5:
-                range_.body = resealed(range_.body)
-            range_.key_sets.extend(STREAMS[0].range().key_sets)
-            value = range_.SerializeToString()
-        part = read(Message("p", b"k", value, NOW_US + number))
-        if part.gap is None:
-            assert covered(part) == part.end - part.start, number
+            return mutated(dice, ranges)
+        range_ = MadeStream("s").range()  # the envelope is sound, and the records are not
+        range_.offset = dice.choice([0, 5, 2**40])
+        range_.body = mutated(dice, bodies)
+        if dice.random() < 0.5:
+            range_.body = resealed(range_.body)
+        range_.key_sets.extend(STREAMS[0].range().key_sets)
+        return range_.SerializeToString()
+
+    for value in cases("decoder", watch, new):
+        with failing("decoder", value):
+            part = read(Message("p", b"k", value, NOW_US))
+            if part.gap is None:
+                assert covered(part) == part.end - part.start
+            build([part])
         parts.append(part)
         if len(parts) == TOGETHER:
             build(parts)

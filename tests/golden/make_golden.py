@@ -1,4 +1,5 @@
-"""Writes the frozen bytes of this release's wire: one file for each kind of record, and what it says as JSON.
+"""Writes the frozen bytes of this release's wire: one file for each kind of record, and what it says as JSON; and the
+contract itself, `contract.binpb`, with which every later one is compared.
 
     python tests/golden/make_golden.py
 
@@ -8,17 +9,22 @@ folder of its own; what an old release wrote has to be readable for ever.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
+from runtide.spool.layout import Position, StreamInfo, segment_name
 from runtide.v1 import ingest_pb2 as ingest
 from runtide.v1 import records_pb2 as v1
 from runtide.wire.framing import StepEncoder, seal
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "v0.1"
 TIME = 1_790_000_000_123_456
+LATER = frozenset(["environment", "source_file", "fingerprint"])
+"""Kinds that were added when push.bin was frozen already."""
 
 RECORDS: dict[str, v1.Record] = {
     "stream_opened": v1.Record(
@@ -146,15 +152,67 @@ def elements() -> dict[str, tuple[bytes, Message]]:
 
 
 def envelopes() -> dict[str, Message]:
-    """Name to a message that is not a record: what stands on the bus."""
+    """Name to a message that is not a record: what is pushed, and what stands on the bus."""
     made = elements()
     body = made["key_set"][0] + made["step"][0]
     who = {"stream": "s1", "run_id": "run-1", "rank": 3, "attempt": 2, "host": "node-1", "project": "vision"}
     key_set = v1.KeySet(id=1, names=["loss"])
     return {
+        "push": push(),
         "range": ingest.Range(offset=77, role=v1.ROLE_RANK, key_sets=[key_set], body=body, **who),
         "range_gap": ingest.Range(offset=77, gap=v1.Gap(reason="refused", records=1, length=9), **who),
     }
+
+
+def push() -> ingest.PushRequest:
+    """What an agent hands over: a stream with all kinds but LATER, cut in two, and a child's that lost its end."""
+    who = {"run_id": "frozen", "rank": 3, "attempt": 1, "host": "node-1", "project": "default"}
+    made = {name: raw for name, (raw, _) in elements().items() if name not in {"stream_closed", *LATER}}
+    opened, key_set = made.pop("stream_opened"), made.pop("key_set")
+    made["gap"] = sealed(gap=v1.Gap(time_us=TIME, reason="spool_full", records=3, points=30, detail="disk budget"))
+    made["stream_ended"] = sealed(stream_ended=v1.StreamEnded(time_us=TIME, stream="a2", offset=len(opened) + 9))
+    closed = v1.StreamClosed(time_us=TIME, reason="finish", records=2 + len(made), points=3)
+    body = b"".join([*made.values(), sealed(stream_closed=closed)])
+    names = v1.KeySet(id=1, names=["loss", "acc/top1", "größe"])
+    lost = v1.Gap(time_us=TIME, reason="refused", records=1, length=9)
+    whole, child = {"stream": "a1", "role": v1.ROLE_RANK, **who}, {"stream": "a2", "role": v1.ROLE_CHILD, **who}
+    return ingest.PushRequest(
+        agent="node-1",
+        ranges=[
+            ingest.Range(offset=0, body=opened + key_set, **whole),
+            ingest.Range(offset=len(opened + key_set), body=body, key_sets=[names], **whole),
+            ingest.Range(offset=0, body=opened, **child),
+            ingest.Range(offset=len(opened), gap=lost, **child),
+        ],
+    )
+
+
+def sealed(**said: Message) -> bytes:
+    """The bytes of one element."""
+    return seal(v1.Record(**said).SerializeToString(deterministic=True))
+
+
+def freeze_spool(folder: Path) -> None:
+    """Write what a job leaves on its disk that no agent has served: two segments of one stream."""
+    info = StreamInfo("0191d3f8b0000000", "default", "left", 3, 1, "node-1", v1.ROLE_RANK, 4242, 1_790_000_000.5, "")
+    made = {name: raw for name, (raw, _) in elements().items()}
+    encoder = StepEncoder(1, 3)
+    steps = [encoder.encode(step, TIME + step, [float(step), 0.5, float("nan")]) for step in range(10)]
+    closed = sealed(stream_closed=v1.StreamClosed(time_us=TIME, reason="finish", records=13, points=30))
+    first = b"".join([made["stream_opened"], made["key_set"], *steps[:5]])
+    second = b"".join([made["key_set"], *steps[5:], closed])  # a segment says its names again
+    stream = folder / "node-1-00000000-1" / info.stream
+    stream.mkdir(parents=True)
+    info.write(stream)
+    Position(error="gateway at grpc://node-0:7171 unreachable").write(stream)
+    (stream / segment_name(0)).write_bytes(first)
+    (stream / segment_name(len(first))).write_bytes(second)
+
+
+def freeze_contract(path: Path) -> None:
+    """Write what proto/ says now as a FileDescriptorSet."""
+    command = [Path(sys.executable).with_name("buf"), "build", "proto", "--as-file-descriptor-set"]
+    subprocess.run([*command, "--exclude-source-info", "--output", path], cwd=ROOT, check=True)
 
 
 def as_json(message: Message) -> str:
@@ -166,6 +224,10 @@ def main() -> int:
     """Write what is not there; say what differs from what is."""
     wanted = elements() | {name: (each.SerializeToString(), each) for name, each in envelopes().items()}
     FOLDER.mkdir(exist_ok=True)
+    if not (contract := FOLDER / "contract.binpb").exists():
+        freeze_contract(contract)
+    if not (spool := FOLDER / "spool").exists():
+        freeze_spool(spool)
     differing = []
     for name, (raw, message) in wanted.items():
         binary, text = FOLDER / f"{name}.bin", FOLDER / f"{name}.json"

@@ -82,6 +82,42 @@ def test_letters_are_listed_shown_replayed_and_discarded(stack: Stack) -> None:
     assert len(json.loads(stack.runtide("dead-letters", "list", "--done", "--json").stdout)) == 21
 
 
+def test_a_job_may_not_rule_on_letters_and_an_admin_leaves_a_name(stack: Stack) -> None:
+    stack.up("--no-dashboard")
+    push(stack, MadeStream("0192f3", project="default", run_id="guarded").open().step(7, 1, 1.0).close().range())
+    tokens = {}
+    for role in ("writer", "reader", "admin"):
+        said = stack.runtide("token", "create", "--project", "default", "--role", role, "--name", f"{role}'s laptop")
+        tokens[role] = said.stdout.strip()
+    discard = ("dead-letters", "discard", "guarded", "--reason", "a test", "--json")
+    for given, words in (("", "a token is needed"), ("writer", "role is writer"), ("reader", "role is reader")):
+        stack.told["RUNTIDE_TOKEN"] = tokens.get(given, "")
+
+        def refused(words: str = words) -> bool:  # the gateway hears of tokens within seconds
+            found = stack.runtide("dead-letters", "replay", "guarded")
+            return found.returncode == 1 and words in found.stderr
+
+        until(refused, 30, words)
+        found = stack.runtide(*discard)
+        assert found.returncode == 1
+        assert not given or "needs admin" in found.stderr
+    assert stack.sql("SELECT fate FROM dead_letter_rulings WHERE token != '' OR fate = 'discarded'") == []
+
+    stack.told["RUNTIDE_TOKEN"] = tokens["admin"]
+    replayed = stack.runtide("dead-letters", "replay", "guarded", "--reason", "just to see", "--json")
+    assert [row["fate"] for row in json.loads(replayed.stdout)] == ["refused"], replayed.stderr
+    gone = stack.runtide(*discard)
+    assert [row["fate"] for row in json.loads(gone.stdout)] == ["discarded"], gone.stderr
+    (listed,) = json.loads(stack.runtide("dead-letters", "list", "guarded", "--all", "--json").stdout)
+    rulings = [each for each in listed["rulings"] if each["token"]]
+    assert [(each["fate"], each["why"]) for each in rulings] == [("refused", "just to see"), ("discarded", "a test")]
+    number = tokens["admin"].split("_")[1]
+    assert {each["token"] for each in rulings} == {f"{number} admin admin's laptop"}
+    assert all("@" in each["by"] and each["at"] for each in rulings)
+    shown = stack.runtide("dead-letters", "show", "guarded", "0192f3", str(listed["offset"])).stdout
+    assert "just to see" in shown
+
+
 def test_letters_are_ruled_on_over_mutual_tls(stack: Stack, tmp_path: Path) -> None:
     ours = make_authority(tmp_path / "pem")
     stack.told = {

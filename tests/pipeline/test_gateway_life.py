@@ -87,6 +87,23 @@ def test_a_stop_answers_what_is_under_way_and_refuses_what_is_new() -> None:
     asyncio.run(main())
 
 
+def test_a_stop_ends_the_calls_that_watch_with_the_last_word() -> None:
+    async def main() -> None:
+        async with serving() as served:
+            health: Any = health_pb2_grpc.HealthStub(served.channel)
+            watches = [health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "unknown")]
+            states = health_pb2.HealthCheckResponse
+            assert (await watches[0].read()).status == states.SERVING
+            assert (await watches[1].read()).status == states.SERVICE_UNKNOWN
+            begun = time.monotonic()
+            await served.gateway.stop(20)
+            assert time.monotonic() - begun < 5
+            assert (await watches[0].read()).status == states.NOT_SERVING
+            assert [await watch.read() for watch in watches] == [grpc.aio.EOF] * 2
+
+    asyncio.run(main())
+
+
 @pytest.mark.fault(28)
 def test_a_stop_is_bounded_when_the_bus_hangs() -> None:
     async def main() -> None:

@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 from runtide.bus import Message
@@ -131,6 +132,9 @@ class Rebalanced:
         self._committed = max(self._committed, max(message.position for message in messages) + 1)
         if self._committed == len(self._messages):
             self.done.set()
+
+    def hold(self, epoch: int) -> AbstractContextManager[bool]:
+        return nullcontext(epoch == self.epoch)
 
     async def close(self) -> None:
         """Nothing to leave."""

@@ -64,6 +64,18 @@ code String
 config String
 data String
 environment String
+[dead_letter_rulings]
+project String
+run_id String
+stream String
+offset UInt64
+revision UInt32
+fate String
+at DateTime64(6, 'UTC')
+by String
+token String
+why String
+refusal String
 
 [logs]
 project String

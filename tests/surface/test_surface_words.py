@@ -1,5 +1,6 @@
 """What is written for people is true: help, README, settings."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import runtide
 from runtide.cli import BASE_COMMANDS, main
 from runtide.cli.app import app
 from runtide.cli.settings import Settings
+from runtide.embedded.limits import QueryLimits
+from runtide.gateway import Limits, metrics
+from runtide.wire import limits as wire_limits
 from typer.testing import CliRunner
 
+from tests.surface import limits_table
 from tests.surface.settings_table import table
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +29,7 @@ PROMISED = [
     "processor",
     "dashboard",
     "clickhouse",
+    "canary",
     "migrate",
     "token",
     "agent",
@@ -141,6 +147,27 @@ def test_every_setting_says_what_it_is() -> None:
 def test_the_page_of_settings_is_the_settings() -> None:
     lines = (ROOT / "docs/settings.md").read_text().partition("## Of the services")[2].splitlines()
     assert [line for line in lines if line.startswith("|")] == table()
+
+
+def test_the_page_of_limits_is_the_code() -> None:
+    lines = (ROOT / "docs/limits.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("|")] == limits_table.table()
+
+
+def test_every_limit_has_its_row() -> None:
+    of_gateway = {field.name for field in dataclasses.fields(Limits)}
+    assert set(limits_table.GATEWAY) == of_gateway
+    assert set(limits_table.EMBEDDED) == {field.name for field in dataclasses.fields(QueryLimits)}
+    of_wire = {name for name in vars(wire_limits) if name.isupper()}
+    assert of_wire == set(limits_table.WIRE) | limits_table.NO_LIMITS | {name.upper() for name in of_gateway} & of_wire
+    for name in ("record_bytes", "batch_bytes", "push_ranges", "identity_bytes", "key_set_names", "run_metric_names"):
+        assert getattr(Limits(), name) == getattr(wire_limits, name.upper()), "what an sdk keeps to is what is taken"
+
+
+def test_every_limit_that_a_gateway_counts_is_one() -> None:
+    assert set(metrics.LIMITS) - {"bus"} <= {field.name for field in dataclasses.fields(Limits)}
+    rated = {name for name, words in limits_table.GATEWAY.items() if f"{name}:" in words.sees}
+    assert rated | {"run_metric_names", "bus"} == set(metrics.LIMITS)
 
 
 def test_every_variable_of_jobs_is_in_the_page_of_settings() -> None:

@@ -131,6 +131,7 @@ class Agent:
         self._tasks.repeat(self._ends.watch, "watch")
         self._tasks.repeat(self._sync_files, "fsync")
         self._tasks.repeat(self._answers.learn_stored, "status")
+        self._tasks.repeat(self._served.leave_unused, "destinations")
         self._tasks.repeat(lambda: self._voice.heartbeats(self._settings.heartbeat_seconds), "heartbeats")
         if self._settings.sample_seconds > 0:
             self._tasks.repeat(lambda: self._voice.samples(self._settings.sample_seconds), "samples")

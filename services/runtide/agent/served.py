@@ -26,6 +26,8 @@ ACTIVE_S = 5.0
 """A stream that grew within this time is looked at often."""
 BROKEN_S = 5.0
 """How long a folder that cannot be read or written is left alone."""
+UNUSED_S = 60.0
+"""How long the connection to a destination stays to which no stream goes: jobs come with tokens of their own."""
 MANY_STREAMS = 64
 MANY_SAVE_S = 0.004
 """With very many streams position.json is written less often: by this much for each of them."""
@@ -51,6 +53,8 @@ class Served:
         self._home, self._tasks, self._clock = home, tasks, clock
         self._streams: dict[Path, TailedStream] = {}
         self._shippers: dict[Destination, Shipper] = {}
+        self._shipping: dict[Destination, asyncio.Future[None]] = {}
+        self._used_at: dict[Destination, float] = {}
         self._left: set[Path] = set()
 
     def __iter__(self) -> Iterator[TailedStream]:
@@ -65,7 +69,7 @@ class Served:
 
     @property
     def shippers(self) -> list[Shipper]:
-        """All destinations of which a stream has ever been served."""
+        """Of all destinations to which a stream goes, or went lately."""
         return list(self._shippers.values())
 
     def adopt(self, folder: Path, info: StreamInfo) -> str:
@@ -90,8 +94,20 @@ class Served:
             client = GatewayClient(destination.url, destination.token, destination.tls)
             shipper = Shipper(destination.url, client, f"{self._home.name}/{os.getpid()}", self._clock)
             self._shippers[destination] = shipper
-            self._tasks.spawn(shipper.run())
+            self._shipping[destination] = self._tasks.spawn(shipper.run())
+        self._used_at[destination] = self._clock()
         return shipper
+
+    async def leave_unused(self) -> float:
+        """Close the connections to destinations that nothing goes to any more; returns when to look again."""
+        for destination, shipper in list(self._shippers.items()):
+            if shipper.streams or shipper.busy:
+                self._used_at[destination] = self._clock()
+            elif self._clock() - self._used_at[destination] >= UNUSED_S:
+                del self._shippers[destination], self._used_at[destination]
+                self._shipping.pop(destination).cancel()
+                await shipper.client.close()
+        return UNUSED_S / 4
 
     def shipper(self, stream: TailedStream) -> Shipper:
         """Return the shipper of a stream."""
@@ -139,6 +155,7 @@ class Served:
 
     def keep_only(self, host: Path, found: Collection[Path]) -> None:
         """Forget the streams of a host folder that are not found there any more: somebody has given them up."""
+        self._left = {folder for folder in self._left if folder.parent != host or folder in found}
         for stream in self:
             if stream.folder.parent == host and stream.folder not in found:
                 log.info("stream=%s folder is gone", stream.info.stream)

@@ -1,8 +1,8 @@
 """Ships the streams of one destination: ranges of many streams in one Push, one Push in flight per stream.
 
 Promises: small Pushes when little happens, full ones under load, at most one every `PACE_S` unless they are full; after
-an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; no byte is given up but by the
-gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
+an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; a stream that is put off waits
+alone; no byte is given up but by the gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ UNREADABLE_S = 5.0
 ENVELOPE_BYTES = 512 * KIB
 """What a Push may carry beside bodies: key sets, identities."""
 _FULL_BYTES = PUSH_BYTES // 4
+LEAST_WINDOW_BYTES = 64 * KIB
+"""So much may be under way however often the gateway said that it is too much."""
 
 Batch = list[tuple[TailedStream, Piece]]
 
@@ -73,7 +75,11 @@ class Shipper:
         self._wake = asyncio.Event()
         self._backoff = Backoff()
         self._not_before = 0.0
+        self._asked_until = 0.0
         self._max_ranges = PUSH_RANGES
+        self._window = PUSHES * PUSH_BYTES
+        """Bytes that may be under way: halved where the gateway asks to wait, so that a project at its limit sends
+        little and often; it grows by a quarter with each Push that was taken."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -83,7 +89,7 @@ class Shipper:
 
     def offer(self, stream: TailedStream) -> None:
         """Say that a stream has something to ship."""
-        if not stream.in_flight and stream not in self._queued:
+        if not stream.in_flight and stream not in self._queued and stream.put_off_until <= self._clock():
             self._queued.add(stream)
             self._ready.append(stream)
             self._wake.set()
@@ -96,8 +102,8 @@ class Shipper:
             self._ready.remove(stream)
 
     def hurry(self) -> None:
-        """Try now, whatever the backoff says: somebody waits, or the gateway has just answered."""
-        self._not_before = 0.0
+        """Try now, whatever our own backoff says: somebody waits, or the gateway has just answered."""
+        self._not_before = self._asked_until
         self._wake.set()
 
     async def run(self) -> None:
@@ -134,7 +140,7 @@ class Shipper:
         """Sleep until another Push may start and there is something for it."""
         while True:
             self._wake.clear()
-            allowed = 1 if self._backoff.failures else PUSHES
+            allowed = 1 if self._backoff.failures else max(1, self._window // PUSH_BYTES)
             pause = self._not_before - self._clock()
             if not self._ready or len(self._tasks) >= allowed:
                 await self._wake.wait()
@@ -151,7 +157,8 @@ class Shipper:
         """Take ranges round robin until the Push is full or nothing waits."""
         batch: Batch = []
         request = PushRequest(agent=self._agent)
-        room, envelope, turn = PUSH_BYTES, ENVELOPE_BYTES, self._ready
+        most = min(PUSH_BYTES, self._window)
+        room, envelope, turn = most, ENVELOPE_BYTES, self._ready
         self._ready, self._queued = deque(), set()
         max_ranges = self._max_ranges
         while turn and room > 0 and len(batch) < max_ranges:
@@ -172,7 +179,7 @@ class Shipper:
             turn.append(stream)
         for stream in turn:
             self.offer(stream)
-        full = PUSH_BYTES - room >= _FULL_BYTES
+        full = most - room >= _FULL_BYTES
         self._not_before = self._clock() + (0.0 if full or not batch else PACE_S)
         return batch, request
 
@@ -223,11 +230,15 @@ class Shipper:
             try:
                 if ack.HasField("refusal"):
                     stream.refuse(piece, ack.refusal, now)
+                elif ack.HasField("later"):
+                    asked_s = ack.later.retry_after_ms / 1000
+                    stream.put_off(now + max(PACE_S, asked_s) * random.uniform(1.0, 1.25), ack.later.text)  # noqa: S311
                 else:
                     stream.acknowledge(piece, ack.acknowledged, now)
             except Exception:  # its neighbours have been answered too; the range comes again
                 log.exception("stream=%s offset=%d answer not taken", stream.info.stream, piece.offset)
         self._max_ranges = min(PUSH_RANGES, self._max_ranges * 2)
+        self._window = min(PUSHES * PUSH_BYTES, self._window * 5 // 4)
         self._backoff.reset()
         self._say("")
 
@@ -243,6 +254,9 @@ class Shipper:
         if failure.verdict is Verdict.NOT_ALLOWED:
             delay = max(delay, NOT_ALLOWED_S)
         self._not_before = max(self._not_before, self._clock() + delay)
+        if failure.delay_s is not None:
+            self._asked_until = self._not_before
+            self._window = max(LEAST_WINDOW_BYTES, self._window // 2)
         self._say(failure.text)
 
     def _say(self, error: str) -> None:

@@ -21,6 +21,7 @@ from runtide.spool.layout import POSITION_FILE, REJECTED_DIR, Position, StreamIn
 from runtide.spool.reader import MISSING, Cut, Damage, SegmentReader
 from runtide.v1.ingest_pb2 import Range, Refusal
 from runtide.v1.records_pb2 import Gap, KeySet
+from runtide.wire import framing
 from runtide.wire.limits import BATCH_BYTES, RECORD_BYTES
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,14 @@ END_FILE = "end.json"
 _RANGE_BYTES = 512
 _NAMES_BYTES = 64 << 10
 _FRAME_BYTES = 16
+_CAREFUL_BYTES = 64 << 10
+"""So much is looked at at once of a stream whose ranges are cut at single records."""
 _CLEAN_EVERY_BYTES = 4 << 20
 _FRAMING_CODES = frozenset({"crc", "framing"})
 _RECORD_CODES = frozenset({"crc", "framing", "record_too_large"})
 """Refusals that name the offending record."""
+_NAMES_CODE = "metric_names"
+"""The refusal of a key set whose names are more than a run may have."""
 _WHOLE_CODES = frozenset({"identity", "extent"})
 """Refusals of every record that the stream could ever send."""
 
@@ -117,6 +122,10 @@ class TailedStream:
         self.grown_at = float("-inf")
         self.shipped_at = float("-inf")
         self.poll_due = 0.0
+        self.put_off_until = float("-inf")
+        """The gateway takes nothing of it before."""
+        self._over: dict[int, str] = {}
+        """Key sets that the gateway does not take, and why: a limit of the run. Asked anew by the next agent."""
         self._seen = -1
         self._rejects = Rejects(folder, info.stream)
         self._verify_until = 0
@@ -171,6 +180,8 @@ class TailedStream:
         offset = self.reader.position
         if (gap := self._rejects.gap(offset)) is not None:
             return self._gap_piece(offset, gap)
+        if self._over:
+            limit = min(limit, _CAREFUL_BYTES)
         stop = self._rejects.stop(offset)
         found = self.reader.cut(limit, stop=stop, dead=self.dead)
         self.exhausted = found is None
@@ -192,7 +203,30 @@ class TailedStream:
         if len(found.body) > RECORD_BYTES + _FRAME_BYTES and found.records == 1:
             detail = f"record of {len(found.body)} bytes, limit {RECORD_BYTES}"
             return self._gap_piece(offset, self._rejects.park(offset, found.body, detail))
+        if self._over and (lost := self._over_limit(offset, found.body)) is not None:
+            return lost
         return Piece(offset, found.end, found.body, found.records, found.key_sets, None, found.closed)
+
+    def _over_limit(self, offset: int, body: bytes) -> Piece | None:
+        """Cut a range before its first record under a key set that is not taken; a range of such ones is a gap.
+
+        Every crc is looked at on the way, so the edges are true ones and the gap need not wait for what is before it.
+        """
+        end, records, points, why = 0, 0, 0, ""
+        for element in framing.elements(body):
+            over = self._over.get(framing.key_set_of(body, element), "")
+            if not framing.sound(body, element) or (element.start and bool(over) != bool(why)):
+                break
+            why = why or over
+            end, records, points = element.end, records + 1, points + framing.step_points(body, element)
+        if not why:
+            if 0 < end < len(body):
+                self.reader.rewind(offset)
+                return self.take(end)
+            return None
+        gap = self._rejects.park(offset, body[:end], why, records, points)
+        self.reader.rewind(offset + end)
+        return Piece(offset, offset + end, gap=gap)
 
     def _catch_up(self) -> bool:
         """Whether another agent, which has deleted what is missing here, has come further: then go on from there."""
@@ -257,6 +291,8 @@ class TailedStream:
         if piece.gap is not None:
             log.error("stream=%s offset=%d gap refused, given up: %s", self.info.stream, piece.offset, detail)
             self.acknowledge(piece, piece.end, now)
+        elif refusal.code == _NAMES_CODE and (key_set := self._key_set_at(piece, refusal.offset)):
+            self._over[key_set] = detail
         elif refusal.code in _FRAMING_CODES and not self.reader.verify:
             self.reader.verify, self._verify_until = True, piece.end
         elif piece.records <= 1 or refusal.code in _WHOLE_CODES:
@@ -264,6 +300,17 @@ class TailedStream:
         else:
             suspect = refusal.offset if refusal.code in _RECORD_CODES else 0
             self._rejects.split(piece.offset, piece.body, suspect)
+
+    def _key_set_at(self, piece: Piece, offset: int) -> int:
+        """The key set of a record of a range; 0 where the offset is no edge, or the record has none."""
+        at = offset - piece.offset
+        found = (each for each in framing.elements(piece.body) if each.start == at)
+        return next((framing.key_set_of(piece.body, each) for each in found), 0)
+
+    def put_off(self, until: float, text: str) -> None:
+        """Ship nothing before `until`, while other streams go on; everything is kept."""
+        self.put_off_until = self.poll_due = until
+        self.say_error(text)
 
     def say_error(self, text: str) -> None:
         """Say in position.json why nothing moves."""

@@ -20,6 +20,9 @@ from runtide.spool.layout import replace_file
 ENDED_DIR = "ended"
 """Folder in the host folder where `runtide run` says how processes ended."""
 
+SEEN_LEAST = 64
+"""Processes that are remembered whether they live or not."""
+
 REMEMBERED_S = 60.0
 """How long an end is remembered though it has arrived: a process of the same job may come late."""
 
@@ -30,9 +33,13 @@ START_TOLERANCE_S = 5.0
 class Processes:
     """Answers whether a process still lives."""
 
-    def __init__(self) -> None:
-        """Nothing is known yet."""
+    def __init__(self, least: int = SEEN_LEAST) -> None:
+        """Nothing is known yet; so many are remembered before it is looked who has ended unnoticed."""
         self._seen: dict[tuple[int, float], str] = {}
+        self._least = self._sweep_at = least
+
+    def __len__(self) -> int:
+        return len(self._seen)
 
     def alive(self, pid: int, started: float) -> bool:
         """Say whether the process with this pid and start time (as psutil gives it) lives."""
@@ -44,7 +51,14 @@ class Processes:
             if not _started_at(pid, started):
                 return False
             self._seen[pid, started] = known = now
+            self._sweep()
         return known == now
+
+    def _sweep(self) -> None:
+        """Drop who has ended after its streams were all told of, each time that they are twice as many."""
+        if len(self._seen) > self._sweep_at:
+            self._seen = {process: seen for process, seen in self._seen.items() if _incarnation(process[0]) == seen}
+            self._sweep_at = max(self._least, 2 * len(self._seen))
 
     def forget(self, pid: int, started: float) -> None:
         """Drop what is remembered of a process that has ended."""

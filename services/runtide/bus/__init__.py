@@ -6,10 +6,14 @@ Gateway, sink and processor meet only here, in `wire` and in `warehouse`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Consumer", "Message", "Publisher", "message_key"]
+__all__ = ["SCHEMA", "Consumer", "Lapsed", "Message", "Publisher", "message_key"]
+
+SCHEMA = "1"
+"""What a value is that this release understands: a serialized `runtide.v1.Range`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,17 @@ class Message:
     partition: int = 0
     position: int = 0
     """Where the bus keeps it; set for a consumed message."""
+    schema: str = SCHEMA
+    """What kind of value it is, as the gateway said that wrote it."""
 
 
 def message_key(project: str, run_id: str, rank: int) -> bytes:
     """Key of a message: 64 ranks share one, so that a run of any size spreads over partitions."""
     return f"{project}\x00{run_id}\x00{max(rank, 0) // 64}".encode()
+
+
+class Lapsed(Exception):
+    """Whether the partitions are still ours is not known now: the group does not answer, or this process was frozen."""
 
 
 class Publisher(Protocol):
@@ -63,3 +73,9 @@ class Consumer(Protocol):
     @property
     def epoch(self) -> int:
         """Grows whenever partitions were assigned or lost: what was learned of streams before may be stale."""
+
+    def hold(self, epoch: int) -> AbstractContextManager[bool]:
+        """Say whether what was polled in an epoch is still ours, and let no partition go while inside.
+
+        Raises Lapsed where that is not known. To be asked anew for every insert; from any thread.
+        """

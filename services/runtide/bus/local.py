@@ -1,8 +1,8 @@
 """A bus within one process and one asyncio loop: publishing resolves when the consumer has committed.
 
-Promises: what publish() returned for was committed by the consumer; messages arrive in the order in which they were
-published; no more than `max_bytes` are held. It keeps nothing over a restart, and need not: what was not committed was
-not acknowledged, and comes again.
+Promises: what publish() returned for was committed by the consumer; messages of one project arrive in the order in
+which they were published, and where several projects wait they are served in turn; no more than `max_bytes` are held.
+It keeps nothing over a restart, and need not: what was not committed was not acknowledged, and comes again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from runtide.bus import Message
+from runtide.bus.fair import FairQueue
 from runtide.wire.errors import Busy, Unavailable
 from runtide.wire.limits import MIB
 
@@ -21,6 +23,9 @@ RETRY_AFTER_S = 0.5
 
 POLL_MESSAGES = 512
 """At most this many messages come from one poll."""
+
+POLL_BYTES = MIB
+"""A poll ends with the message that reaches this: what comes meanwhile gets its turn in the next one."""
 
 
 @dataclass(slots=True)
@@ -38,8 +43,8 @@ class LocalBus:
         self.max_bytes = max_bytes
         self.held_bytes = 0
         """Bytes published and not committed."""
-        self._held: deque[_Held] = deque()  # not committed, in order of position; the first `_polled` were polled
-        self._polled = 0
+        self._waiting: FairQueue[_Held] = FairQueue()
+        self._polled: deque[_Held] = deque()  # not committed, in order of position
         self._next_position = 0
         self._arrived = asyncio.Event()
         self._closed = False
@@ -63,46 +68,49 @@ class LocalBus:
         if self._closed or self._consumer.closed:
             raise Unavailable("the bus is closed: nothing is stored now")
         size = len(message.value)
-        if self._held and self.held_bytes + size > self.max_bytes:
+        if self.held_bytes and self.held_bytes + size > self.max_bytes:
             raise Busy(f"the bus holds {self.held_bytes} bytes, its limit is {self.max_bytes}", RETRY_AFTER_S)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held.append(_Held(replace(message, partition=0, position=self._next_position), done))
-        self._next_position += 1
+        self._waiting.put(message.project, size, _Held(message, done))
         self.held_bytes += size
         self._arrived.set()
         return done
 
     async def take(self, wait_s: float) -> list[Message]:
         """Give what was not given yet, waiting for the first."""
-        if self._polled == len(self._held):
+        if not self._waiting:
             self._arrived.clear()
             try:
                 async with asyncio.timeout(wait_s):
                     await self._arrived.wait()
             except TimeoutError:
                 return []
-        end = min(self._polled + POLL_MESSAGES, len(self._held))
-        found = [self._held[index].message for index in range(self._polled, end)]
-        self._polled = end
+        found: list[Message] = []
+        size = 0
+        while self._waiting and len(found) < POLL_MESSAGES and size < POLL_BYTES:
+            held = self._waiting.get()
+            held.message = replace(held.message, partition=0, position=self._next_position)
+            self._next_position += 1
+            self._polled.append(held)
+            found.append(held.message)
+            size += len(held.message.value)
         return found
 
     def settle(self, position: int) -> None:
         """Resolve everything up to and including `position`, as far as it was given out."""
-        while self._polled and self._held[0].message.position <= position:
-            held = self._held.popleft()
-            self._polled -= 1
+        while self._polled and self._polled[0].message.position <= position:
+            held = self._polled.popleft()
             self.held_bytes -= len(held.message.value)
             if not held.done.done():  # the publisher may have gone away
                 held.done.set_result(None)
 
     def fail(self) -> None:
         """Give up everything that is held: its publishers are told that it was not stored."""
-        while self._held:
-            held = self._held.popleft()
+        while self._polled or self._waiting:
+            held = self._polled.popleft() if self._polled else self._waiting.get()
             if not held.done.done():
                 held.done.set_exception(Unavailable("the sink stopped before this was stored"))
                 held.done.exception()  # seen: a publisher that went away must not leave a warning behind
-        self._polled = 0
         self.held_bytes = 0
         self._arrived.set()
 
@@ -150,6 +158,10 @@ class LocalConsumer:
         """Resolve the publishing of these messages and of all before them."""
         if messages and not self.closed:
             self._bus.settle(max(message.position for message in messages))
+
+    def hold(self, epoch: int) -> AbstractContextManager[bool]:
+        """Say whether an epoch is this one: nobody else consumes."""
+        return nullcontext(epoch == self._epoch)
 
     async def close(self) -> None:
         """Leave. What was polled and not committed was not stored, and its publishers hear so."""

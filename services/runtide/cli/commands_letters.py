@@ -16,7 +16,11 @@ letters_app = typer.Typer(
     name="dead-letters",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Records that could not be understood: list them, show one, store them after a fix, or give them up.",
+    help="""Records that could not be understood: list them, show one, store them after a fix, or give them up.
+
+    Where the gateway asks for tokens, replay and discard need one of role admin, in RUNTIDE_TOKEN; the ruling is kept
+    with who, when and why (view dead_letter_rulings).
+    """,
 )
 
 Run = Annotated[
@@ -39,9 +43,8 @@ Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help="H
 def list_(
     run: Run = None,
     project: options.Project = None,
-    everything: All = False,
     stream: Stream = None,
-    done: Annotated[bool, typer.Option("--done", help="Those too that were replayed or discarded.")] = False,
+    done: Annotated[bool, typer.Option("--all", "--done", help="Those too that were replayed or discarded.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 100,
     as_json: options.AsJson = False,
     home: options.Home = None,
@@ -49,18 +52,20 @@ def list_(
 ) -> None:
     """List dead letters with the reason of each, newest first; of all runs, unless one is given.
 
-    Example: runtide dead-letters list 7c2f --json
+    --json tells of each letter what became of it so far: by whose word, with which token, when and why.
+
+    Example: runtide dead-letters list 7c2f --all --json
     """
     from runtide.cli import letters, tables
     from runtide.cli.store import open_store
 
     with open_store(home, clickhouse) as client:
-        found = letters.find(client, _choice(run, project, everything, stream, None), done=done, limit=limit)
-    rows = [letters.brief(letter) for letter in found]
+        found = letters.find(client, _choice(run, project, False, stream, None), done=done, limit=limit)
+        told = letters.with_rulings(client, found) if as_json else []
     if as_json:
-        tables.print_json(rows)
+        tables.print_json(told)
     else:
-        tables.print_table(rows, empty="no dead letters")
+        tables.print_table([letters.brief(letter) for letter in found], empty="no dead letters")
 
 
 @letters_app.command()
@@ -79,21 +84,25 @@ def show(
     """
     from runtide.cli import letters, tables
     from runtide.cli.store import open_store
+    from runtide.warehouse.queries.letters import dump
 
     with open_store(home, clickhouse) as client:
         found = letters.whole(client, letters.Choice(run, project, stream=stream, offset=offset))
     if as_json:
         tables.print_json(found)
         return
-    records, raw = found.pop("records"), bytes.fromhex(found.pop("hex"))
+    records, raw, rulings = found.pop("records"), bytes.fromhex(found.pop("hex")), found.pop("rulings")
     tables.print_table([{"dead letter": name, "": value} for name, value in found.items()])
+    if rulings:
+        tables.print_table(rulings)
     tables.print_json(records)
-    for line in letters.dump(raw):
+    for line in dump(raw, "--json has all"):
         print(line)
 
 
 @letters_app.command()
 def replay(
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for who asks later.")] = "",
     run: Run = None,
     project: options.Project = None,
     everything: All = False,
@@ -108,11 +117,11 @@ def replay(
     """Have dead letters judged again by the sink, after a fix. What it takes now falls into its place in the stream.
 
     What fails again stays a dead letter with the new reason; exit code 1 where that is so, or where the sink has not
-    answered. RUNTIDE_TOKEN must be a token of the project where the gateway asks for tokens.
+    answered. RUNTIDE_TOKEN must be an admin token of the project where the gateway asks for tokens.
 
-    Example: runtide dead-letters replay 7c2f
+    Example: runtide dead-letters replay 7c2f --reason "fixed in 1.4.2"
     """
-    _rule(_choice(run, project, everything, stream, offset), "", wait, url, as_json, home, clickhouse)
+    _rule(_choice(run, project, everything, stream, offset), reason, False, wait, url, as_json, home, clickhouse)
 
 
 @letters_app.command()
@@ -131,13 +140,11 @@ def discard(
 ) -> None:
     """Give dead letters up for good: a declared loss, with who, when and why. Their bytes are kept.
 
+    RUNTIDE_TOKEN must be an admin token of the project where the gateway asks for tokens.
+
     Example: runtide dead-letters discard 7c2f --reason "written by a test"
     """
-    from runtide.wire.errors import BadInput
-
-    if not reason.strip():
-        raise BadInput("--reason", repr(reason), "it must say why they are given up")
-    _rule(_choice(run, project, everything, stream, offset), reason, wait, url, as_json, home, clickhouse)
+    _rule(_choice(run, project, everything, stream, offset), reason, True, wait, url, as_json, home, clickhouse)
 
 
 def _choice(run: str | None, project: str | None, everything: bool, stream: str | None, offset: int | None) -> Choice:
@@ -147,14 +154,23 @@ def _choice(run: str | None, project: str | None, everything: bool, stream: str 
 
 
 def _rule(
-    choice: Choice, reason: str, wait: float, url: str | None, as_json: bool, home: Path | None, clickhouse: str | None
+    choice: Choice,
+    reason: str,
+    discard: bool,
+    wait: float,
+    url: str | None,
+    as_json: bool,
+    home: Path | None,
+    clickhouse: str | None,
 ) -> None:
     from runtide.cli import letters, tables
     from runtide.cli.store import open_store
+    from runtide.warehouse.rulings import Word, account
 
     choice.check()
+    word = Word(account(), reason, discard)
     with open_store(home, clickhouse) as client:
-        done = letters.rule(client, letters.find(client, choice), home, url, reason, wait)
+        done = letters.rule(client, letters.find(client, choice), home, url, word, wait)
     if as_json:
         tables.print_json([letters.plain(outcome) for outcome in done])
     else:

@@ -1,4 +1,4 @@
-"""Commands that run one part alone: gateway, sink, processor, dashboard, clickhouse, migrate; and agent, sync, run.
+"""Commands that run one part alone: gateway, sink, processor, dashboard, clickhouse, canary, migrate; agent, sync, run.
 
 Parts of Kafka mode read `RUNTIDE_KAFKA_*` and `RUNTIDE_CLICKHOUSE_*`; see `settings` for all of them.
 """
@@ -6,6 +6,7 @@ Parts of Kafka mode read `RUNTIDE_KAFKA_*` and `RUNTIDE_CLICKHOUSE_*`; see `sett
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -93,6 +94,39 @@ def _listening(host: str, allowed: list[str] | None) -> list[str]:
     return ["--host", host, *(word for name in allowed or () for word in ("--allow-host", name))]
 
 
+def canary(
+    url: Annotated[str, typer.Option("--url", help="The gateway; RUNTIDE_URL.", envvar="RUNTIDE_URL")],
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Spool of its own; HOME/canary without it.", show_default=False)
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option("--interval", metavar="S", min=0.1, max=3600, help="Between two beats; 60.", show_default=False),
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", metavar="N", help="/metrics; 7173.", show_default=False)] = None,
+    home: options.Home = None,
+    clickhouse: options.ClickHouse = None,
+) -> None:
+    """Log a small run for ever on the way that jobs take, and watch with SQL that all of it arrives once, and how soon.
+
+    It is of the project runtide-canary; with tokens RUNTIDE_CANARY_TOKEN is one of it. Alarm on runtide_canary_well = 0
+    in its /metrics; `runtide status` and the pages show it too.
+
+    Settings: RUNTIDE_CANARY_*; RUNTIDE_CLICKHOUSE_* names a user who may read.
+
+    Example: RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide canary --url grpcs://gateway:7171
+    """
+    from runtide.cli import canary as part
+    from runtide.cli.home import Home
+    from runtide.cli.store import store_settings
+
+    settings = read_settings(home)
+    told = {"interval_s": interval, "metrics_port": port}
+    chosen = settings.canary.model_copy(update={name: value for name, value in told.items() if value is not None})
+    way = part.Way(url, chosen.token, folder or Home(settings.home_folder).canary, store_settings(settings, clickhouse))
+    part.run_canary(way, settings.model_copy(update={"canary": chosen}))
+
+
 def migrate(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
@@ -135,7 +169,7 @@ def _base(name: str, text: str) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (gateway, sink, processor, dashboard, clickhouse, migrate):
+    for command in (gateway, sink, processor, dashboard, clickhouse, canary, migrate):
         app.command()(command)
     for name, text in BASE.items():
         app.command(name, help=text, context_settings=_ANYTHING)(lambda name=name, text=text: _base(name, text))

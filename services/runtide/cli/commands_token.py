@@ -15,10 +15,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Who may do what: make, list and revoke tokens.
 
-    A token belongs to one project and has one role: writer (a job), reader (a page, a check), admin (both). It is shown
-    once and kept as a hash: in the home, or on Kafka where RUNTIDE_KAFKA_BOOTSTRAP is set and no --home is given.
-    Gateways hear of every change within seconds. As long as no token was ever made, a gateway on loopback lets
-    everybody in; from the first one on every call needs one.
+    A token belongs to one project and has one role: writer (a job: pushes and asks), reader (a page or a check: only
+    asks), admin (a person: all of that, and alone may replay and discard dead letters). It is shown once and kept as a
+    hash: in the home, or on Kafka where RUNTIDE_KAFKA_BOOTSTRAP is set and no --home is given. Gateways hear of every
+    change within seconds. As long as no token was ever made, a gateway on loopback lets everybody in; from the first
+    one on every call needs one.
 
     Example: runtide token create --project vision --role writer --expires 30d
     """,

@@ -35,6 +35,8 @@ def up(
     dashboard_port: options.DashboardPort = None,
     metrics_port: options.MetricsPort = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Leave the pages out.")] = False,
+    canary: Annotated[bool, typer.Option("--canary", help="Log a small run for ever and watch it arrive.")] = False,
+    canary_port: options.CanaryPort = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when every part answers.")] = False,
 ) -> None:
     """Run all of runtide on this machine: ClickHouse, gateway, sink, processor and dashboard.
@@ -50,6 +52,8 @@ def up(
     ports = chosen_ports(settings, gateway_port, metrics_port, clickhouse_port, dashboard_port)
     if no_dashboard:
         ports.dashboard = None
+    if canary:
+        ports.canary = settings.canary.metrics_port if canary_port is None else canary_port
     (one_machine.detach if detach else one_machine.run_up)(settings, ports, say)
 
 
@@ -66,7 +70,8 @@ def down(home: options.Home = None) -> None:
 def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
     """Show the parts of `runtide up`, how far each is behind, what is stored and how much disk it takes.
 
-    Exit code 3 where nothing runs, a part is not ready, or what comes is not stored, which it says then.
+    Exit code 3 where nothing runs, a part is not ready, or what comes is not stored, which it says then; and where the
+    canary (`up --canary`) misses points or has not been heard.
 
     Example: runtide status --json
     """

@@ -60,6 +60,8 @@ def sign_in(settings: Settings, host: str, gateway: str = "") -> dict[str, str]:
     return {
         "RUNTIDE_DASHBOARD_SIGN_IN": settings.dashboard_sign_in,
         "RUNTIDE_DASHBOARD_GATEWAY": gateway or settings.dashboard_gateway,
+        "RUNTIDE_DASHBOARD_NAMES": settings.dashboard_names,
+        "RUNTIDE_DASHBOARD_TOKEN": settings.dashboard_token,
     }
 
 

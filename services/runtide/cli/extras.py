@@ -34,6 +34,7 @@ NEEDS: dict[str, Need] = {
     "processor": Need("processor", (*_WAREHOUSE, "faust")),
     "dashboard": Need("dashboard", _DASHBOARD),
     "clickhouse": Need("embedded", _EMBEDDED),
+    "canary": Need("gateway", (*_WAREHOUSE, "prometheus_client")),
     **dict.fromkeys(("migrate", "rebuild", "runs", "show", "tail", "sql", "verify", "dead-letters"), _READING),
 }
 """Commands that are not here (down, status, --help) need the command line only."""

@@ -3,7 +3,7 @@
 HOME/clickhouse/   the engine's data           HOME/secret    the writer's password
 HOME/logs/         one file for each part      HOME/spool/    what jobs of this machine have said and not shipped
 HOME/up.json       pid, ports and parts        HOME/up.lock   held while `runtide up` runs
-HOME/control.json  tokens, as hashes
+HOME/control.json  tokens, as hashes                  HOME/canary/   spool of the canary, where one runs
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Ports:
     dashboard: int | None
     """None without a dashboard."""
     host: str = "127.0.0.1"
+    canary: int | None = None
+    """/metrics of the canary; None without one."""
 
 
 @dataclass(slots=True)
@@ -97,6 +99,11 @@ class Home:
     def spool(self) -> Path:
         """Spool root of jobs that take this home as theirs."""
         return self.folder / "spool"
+
+    @property
+    def canary(self) -> Path:
+        """Spool root of the canary: no job waits behind it, and it behind none."""
+        return self.folder / "canary"
 
     @property
     def control(self) -> Path:

@@ -28,6 +28,7 @@ from runtide.embedded.secret import read_or_create_secret
 from runtide.gateway import Gateway
 from runtide.processor.deriver import Deriver
 from runtide.processor.loop import ProcessorLoop
+from runtide.processor.metrics import ProcessorCollector
 from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink
 from runtide.warehouse.client import ClickHouseSettings, connect
@@ -50,12 +51,14 @@ async def serve(settings: Settings, store: ClickHouseSettings) -> None:
 
     tokens, following = await follow_tokens(control_of(settings, here=True))
     bus = LocalBus(settings.bus_bytes)
-    processor = ProcessorLoop(Deriver(lambda: connect(store)))
+    deriver = Deriver(lambda: connect(store))
+    processor = ProcessorLoop(deriver)
     sink = Sink(bus.consumer, store, sink_settings(settings), processor.hint)
     gateway = Gateway(
         gateway_settings(settings), bus.publisher, LedgerReader(client), tokens, trouble=lambda: sink.trouble
     )
     gateway.metrics.registry.register(SinkCollector(sink))
+    gateway.metrics.registry.register(ProcessorCollector(deriver))
     tasks = [asyncio.create_task(sink.run(), name="sink"), asyncio.create_task(processor.run(), name="processor")]
     await gateway.start()
     log.info("ingest serves port=%d metrics_port=%d", gateway.port, gateway.metrics_port)

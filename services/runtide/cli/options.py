@@ -35,4 +35,5 @@ def _port(flag: str, text: str) -> Any:
 GatewayPort = Annotated[int | None, _port("--gateway-port", "gRPC; 7171")]
 MetricsPort = Annotated[int | None, _port("--metrics-port", "/metrics, /healthz; 7172")]
 ClickHousePort = Annotated[int | None, _port("--clickhouse-port", "ClickHouse; 8123")]
+CanaryPort = Annotated[int | None, _port("--canary-port", "/metrics of the canary; 7173")]
 DashboardPort = Annotated[int | None, _port("--dashboard-port", "The pages; 8501")]

@@ -50,6 +50,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         send_timeout_s=told.send_timeout_s,
         security=dict(told.security),
         group=told.group,
+        session_timeout_s=told.session_timeout_s,
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from runtide.cli.store import RunKey, rows
 from runtide.cli.tables import print_table
 from runtide.warehouse.client import Client
+from runtide.wire.canary import PROJECT as CANARY
 
 Row = dict[str, Any]
 
 _RUNS = """
 SELECT * FROM runtide.runs
-WHERE ({project:String} = '' OR project = {project:String}) AND ({state:String} = '' OR state = {state:String})
+WHERE if({project:String} = '', project != {canary:String}, project = {project:String})
+    AND ({state:String} = '' OR state = {state:String})
 ORDER BY started_at DESC LIMIT {limit:UInt32}
 """
 _SUMMARY = """
@@ -47,8 +49,8 @@ _ONE = "SELECT * FROM runtide.runs WHERE project = {project:String} AND run_id =
 
 
 def list_runs(client: Client, project: str | None, state: str | None, limit: int) -> list[Row]:
-    """The newest runs with every column of the view."""
-    found = rows(client, _RUNS, project=project or "", state=state or "", limit=limit)
+    """The newest runs with every column of the view; the canary's only where its project is asked for."""
+    found = rows(client, _RUNS, project=project or "", canary=CANARY, state=state or "", limit=limit)
     return [_unpacked(row) for row in found]
 
 

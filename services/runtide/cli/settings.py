@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from runtide.wire.errors import BadInput
 
-_SECRET = re.compile("PASSWORD|SECURITY")
+_SECRET = re.compile("PASSWORD|SECURITY|TOKEN")
 """Variables whose values are shown to nobody."""
 
 
@@ -39,6 +39,8 @@ class KafkaSection(_Section):
     """After this long without an answer from the brokers a Push is answered UNAVAILABLE."""
     group: str = "runtide-sink"
     """Consumer group of the sinks."""
+    session_timeout_s: float = Field(default=10.0, gt=0)
+    """A sink that the brokers have not heard of for this long loses its partitions to the others."""
     security: dict[str, str] = Field(default_factory=dict)
     """Handed on to the Kafka client: security_protocol, sasl_*, ssl_cafile, ssl_certfile, ssl_keyfile (JSON)."""
 
@@ -104,6 +106,19 @@ class SinkSection(_Section):
     """Their port; without one they are not served. `runtide up` has them with the gateway's."""
 
 
+class CanarySection(_Section):
+    """The canary of `runtide up --canary` and `runtide canary`: RUNTIDE_CANARY_*."""
+
+    interval_s: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds between two beats."""
+    token: str = ""
+    """Writer token of the project runtide-canary, where the gateway asks for tokens."""
+    metrics_host: str = "127.0.0.1"
+    """Address of its /metrics, /healthz and /readyz."""
+    metrics_port: int = 7173
+    """Their port."""
+
+
 class ProcessorSection(_Section):
     """The Faust worker of Kafka mode: RUNTIDE_PROCESSOR_*."""
 
@@ -133,8 +148,12 @@ class Settings(BaseSettings):
     """Port of the dashboard."""
     dashboard_sign_in: Literal["", "token", "oidc"] = ""
     """Who sees the pages: whoever reaches them (loopback only), who holds a token, or who signs in by OIDC."""
+    dashboard_names: str = ""
+    """Names, joined by commas, under which a proxy asks for the pages though nobody signs in; else only localhost."""
     dashboard_gateway: str = "grpc://127.0.0.1:7171"
-    """The gateway that says whether a token is good, for `token`; grpcs:// with RUNTIDE_CA_FILE."""
+    """The gateway that says whether a token is good, and takes what the pages change; grpcs:// with RUNTIDE_CA_FILE."""
+    dashboard_token: str = Field(default="", repr=False)
+    """Admin token with which whoever sees the pages rules on dead letters; with sign-in `token` each has their own."""
     bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
     retention_days: int = Field(default=0, ge=0, le=65535)
@@ -149,6 +168,8 @@ class Settings(BaseSettings):
     """The sink."""
     processor: ProcessorSection = ProcessorSection()
     """The processor."""
+    canary: CanarySection = CanarySection()
+    """The canary."""
 
     @classmethod
     def settings_customise_sources(

@@ -12,7 +12,9 @@ from runtide.cli.tables import print_table
 from runtide.spool.layout import Position, segments
 from runtide.wire.errors import RuntideError
 
-PORTS = ("gateway", "metrics", "clickhouse", "dashboard")
+PORTS = ("gateway", "metrics", "clickhouse", "dashboard", "canary")
+
+CANARY = ("agrees", "age_s", "delay_s", "delay_hour_s", "logged", "stored", "duplicates", "gaps", "dead", "lost")
 
 _ROWS = """
 SELECT name, total_rows FROM system.tables
@@ -41,6 +43,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "parts": _parts(serving),
         "ports": {},
         "rows": {},
+        "canary": {},
         "lag": {"unshipped_bytes": unshipped_bytes(home.spool)},
         "disk": {name: folder_bytes(home.folder / name) for name in ("clickhouse", "spool", "logs")},
     }
@@ -53,7 +56,16 @@ def read_status(settings: Settings) -> dict[str, Any]:
             found.update(_stored(settings, found["lag"]))
         except RuntideError as error:
             found["error"] = str(error)
+        found["canary"] |= {"trouble": _trouble_of_canary(found["canary"], ports.canary is not None)}
+        found["ready"] = found["ready"] and not found["canary"]["trouble"]
     return found
+
+
+def _trouble_of_canary(seen: dict[str, Any], runs: bool) -> str:
+    """What is wrong; where none runs here, what one of elsewhere has missed, but not that it has stopped."""
+    if not seen:
+        return "nothing is known of it yet" if runs else ""
+    return str(seen["trouble"] if runs or not seen["agrees"] else "")
 
 
 def show_status(found: dict[str, Any]) -> None:
@@ -66,6 +78,10 @@ def show_status(found: dict[str, Any]) -> None:
         print_table([{"port": name, "": port} for name, port in found["ports"].items()])
     if found["trouble"]:
         print(f"not ready: {found['trouble']}")
+    if found["canary"].get("trouble"):
+        print(f"canary: {found['canary']['trouble']}")
+    if found["canary"].get("logged") is not None:
+        print_table([{"canary": name, "": found["canary"][name]} for name in CANARY])
     if found["rows"]:
         print_table([{"rows": name, "": count} for name, count in found["rows"].items()])
     print_table([{"lag": name, "": value} for name, value in found["lag"].items()])
@@ -85,15 +101,21 @@ def _parts(state: UpState | None) -> dict[str, dict[str, Any]]:
 
 def _stored(settings: Settings, lag: dict[str, int]) -> dict[str, Any]:
     from runtide.cli.store import open_store, rows
+    from runtide.warehouse.queries import canary
 
     with open_store(settings.home_folder) as client:
         stored = rows(client, _ROWS)
         behind = rows(client, _LAG)[0]
+        seen = canary(client)
     more = {
         "underived_bytes": max(0, int(behind["stored"]) - int(behind["derived"])),
         "streams_with_holes": int(behind["streams_with_holes"]),
     }
-    return {"rows": {row["name"]: int(row["total_rows"]) for row in stored}, "lag": {**lag, **more}}
+    return {
+        "rows": {row["name"]: int(row["total_rows"]) for row in stored},
+        "lag": {**lag, **more},
+        "canary": {name: getattr(seen, name) for name in (*CANARY, "interval_s", "trouble")} if seen else {},
+    }
 
 
 def unshipped_bytes(spool: Path) -> int:

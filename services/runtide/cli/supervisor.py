@@ -33,8 +33,8 @@ STEADY_S = 30.0
 """After this long alive a part's next death counts as its first."""
 PORT_GRACE_S = 3.0
 """How long a part's own port may take to become free again after its death."""
-STOP_S = {"dashboard": 1.5, "ingest": 5.0, "clickhouse": 4.0}
-"""How long each part may take to stop before it is killed; together about ten seconds."""
+STOP_S = {"canary": 6.0, "dashboard": 1.5, "ingest": 5.0, "clickhouse": 4.0}
+"""How long each part may take to stop before it is killed; together about ten seconds, and the canary's."""
 
 
 @dataclass(frozen=True, slots=True)

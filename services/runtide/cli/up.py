@@ -32,6 +32,7 @@ FLAGS = {
     "metrics": "--metrics-port",
     "clickhouse": "--clickhouse-port",
     "dashboard": "--dashboard-port",
+    "canary": "--canary-port",
 }
 
 
@@ -70,15 +71,22 @@ def parts_of(home: Home, ports: Ports, settings: Settings) -> list[Part]:
         f"http://{ports.host}:{ports.metrics}/healthz",
         ((FLAGS["gateway"], ports.gateway), (FLAGS["metrics"], ports.metrics)),
     )
-    if ports.dashboard is None:
-        return [clickhouse, ingest]
+    parts = [clickhouse, ingest]
+    if ports.dashboard is not None:
+        parts.append(_pages(ports, ports.dashboard, settings))
+    if ports.canary is not None:
+        parts.append(_canary(home, ports, ports.canary, settings))
+    return parts
+
+
+def _pages(ports: Ports, port: int, settings: Settings) -> Part:
     gateway = settings.gateway.url(ports.host, ports.gateway)
-    pages = Part(
+    return Part(
         "dashboard",
         "streamlit",
-        dashboard.arguments(ports.host, ports.dashboard),
-        f"http://{ports.host}:{ports.dashboard}/_stcore/health",
-        ((FLAGS["dashboard"], ports.dashboard),),
+        dashboard.arguments(ports.host, port),
+        f"http://{ports.host}:{port}/_stcore/health",
+        ((FLAGS["dashboard"], port),),
         {
             **dashboard.environment(ClickHouseSettings(ports.host, ports.clickhouse)),
             **dashboard.sign_in(settings, ports.host, gateway),
@@ -86,7 +94,19 @@ def parts_of(home: Home, ports: Ports, settings: Settings) -> list[Part]:
         },
         str(dashboard.script().parent),
     )
-    return [clickhouse, ingest, pages]
+
+
+def _canary(home: Home, ports: Ports, port: int, settings: Settings) -> Part:
+    return Part(
+        "canary",
+        "runtide.cli.canary",
+        (
+            *("--home", str(home.folder), "--url", settings.gateway.url(ports.host, ports.gateway)),
+            *("--clickhouse-port", str(ports.clickhouse), "--metrics-port", str(port)),
+        ),
+        f"http://{ports.host}:{port}/healthz",
+        ((FLAGS["canary"], port),),
+    )
 
 
 def addresses(ports: Ports, settings: Settings) -> list[str]:
@@ -98,6 +118,8 @@ def addresses(ports: Ports, settings: Settings) -> list[str]:
     ]
     if ports.dashboard is not None:
         lines.insert(0, f"  dashboard   http://{ports.host}:{ports.dashboard}")
+    if ports.canary is not None:
+        lines.append(f"  canary      http://{ports.host}:{ports.canary}/metrics")
     return lines
 
 
@@ -180,5 +202,7 @@ def up_arguments(home: Home, ports: Ports) -> list[str]:
     arguments = ["--home", str(home.folder)]
     for name, flag in FLAGS.items():
         port = getattr(ports, name)
-        arguments += ["--no-dashboard"] if port is None else [flag, str(port)]
-    return arguments
+        if port is not None:
+            arguments += [flag, str(port)]
+    arguments += ["--no-dashboard"] if ports.dashboard is None else []
+    return [*arguments, *(["--canary"] if ports.canary is not None else [])]

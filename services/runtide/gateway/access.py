@@ -3,6 +3,9 @@
 A call that is not in the table is refused to everybody. The project comes from the token alone; a request that names
 another one is refused. As long as there has never been a token, a gateway that only this machine reaches lets
 everybody in, and each range says its own project.
+
+A ruling on dead letters may give data up for good, so it needs a role of its own, whatever call carries it, and is
+signed here with the token that it came with.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from typing import Any
 import grpc
 
 from runtide.gateway.status import answer_for
-from runtide.gateway.tokens import TokenBook, bearer
+from runtide.gateway.tokens import Token, TokenBook, bearer
+from runtide.v1.ingest_pb2 import PushRequest
 from runtide.wire.errors import NotAllowed, RuntideError
 from runtide.wire.roles import Role
 
@@ -36,6 +40,8 @@ RULES: dict[str, frozenset[Role]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
 }
 """Which roles may make a call."""
+RULINGS = frozenset({Role.ADMIN})
+"""Which roles may rule on dead letters: a job, which holds a writer's token, may not give up what it said."""
 
 
 class WrongRole(NotAllowed):
@@ -56,6 +62,8 @@ class Caller:
 
     project: str | None
     """The token's; None where no token was ever made and each request says its own."""
+    token: Token | None = None
+    """What the call was let in with; None where no token was ever made."""
 
     def check(self, asked: Iterable[str]) -> None:
         """Raise OtherProject where something in `asked` is neither empty nor the caller's own project."""
@@ -64,6 +72,14 @@ class Caller:
         for other in asked:
             if other and other != self.project:
                 raise OtherProject(f"the token is for project {self.project!r}, but project {other!r} was asked for")
+
+    def sign(self, request: PushRequest) -> None:
+        """Write the token into every ruling, over what is said there. Raises WrongRole where it may not rule."""
+        for range_ in request.ranges:
+            if range_.HasField("ruling"):
+                if self.token is not None and self.token.role not in RULINGS:
+                    raise _wrong_role(self.token, "a ruling on dead letters", RULINGS)
+                range_.ruling.token = self.token.signature if self.token is not None else ""
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")
@@ -107,12 +123,15 @@ class Access(grpc.aio.ServerInterceptor):
             return Caller(None)
         found = self._tokens.find(token)
         if found.role not in roles:
-            allowed = " or ".join(sorted(roles))
-            raise WrongRole(
-                f"the token's role is {found.role}, but {method.rpartition('/')[2]} needs {allowed}: "
-                f"`runtide token create --project {found.project} --role {min(roles, key=list(Role).index)}`"
-            )
-        return Caller(found.project)
+            raise _wrong_role(found, method.rpartition("/")[2], roles)
+        return Caller(found.project, found)
+
+
+def _wrong_role(token: Token, what: str, roles: frozenset[Role]) -> WrongRole:
+    return WrongRole(
+        f"the token's role is {token.role}, but {what} needs {' or '.join(sorted(roles))}: "
+        f"`runtide token create --project {token.project} --role {min(roles, key=list(Role).index)}`"
+    )
 
 
 def _refusal(handler: grpc.RpcMethodHandler[Any, Any], error: RuntideError) -> grpc.RpcMethodHandler[Any, Any]:

@@ -9,10 +9,8 @@ from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire import framing
 from runtide.wire.errors import BadInput
-from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS
-
-MAX_OFFSET = 2**62
-"""No stream has this many bytes: a larger offset is a mistake."""
+from runtide.wire.framing import Checked
+from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS, STREAM_BYTES
 
 FRAMING_CODES = {"crc does not fit": "crc", "record too large": "record_too_large"}
 """Codes of a refusal by the reason of a FramingError; every other reason is `framing`."""
@@ -32,13 +30,13 @@ def check_push(request: pb.PushRequest, limits: Limits) -> int:
     return size
 
 
-def check_range(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
-    """Return the number of records in a sound range, or why it will never be taken."""
+def check_range(range_: pb.Range, limits: Limits) -> pb.Refusal | Checked:
+    """Return what a sound range holds, or why it will never be taken."""
     return (
         _identity(range_, limits)
         or _extent(range_, limits)
         or _key_sets(range_, limits)
-        or (0 if range_.HasField("gap") or range_.HasField("ruling") else _body(range_, limits))
+        or (Checked() if range_.HasField("gap") or range_.HasField("ruling") else _body(range_, limits))
     )
 
 
@@ -80,8 +78,8 @@ def _extent(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
         return _refusal("extent", "gap.length", 0, "at least 1", range_.offset)
     if gap and (most := max(range_.gap.records, range_.gap.points)) > GAP_RECORDS:
         return _refusal("extent", "gap.records, gap.points", most, f"at most {GAP_RECORDS}", range_.offset)
-    if end_of(range_) > MAX_OFFSET:
-        return _refusal("extent", "offset", range_.offset, f"a range ends before {MAX_OFFSET}", range_.offset)
+    if end_of(range_) > STREAM_BYTES:
+        return _refusal("extent", "offset", range_.offset, f"a range ends before {STREAM_BYTES}", range_.offset)
     if size > limits.batch_bytes:
         limit = f"at most {limits.batch_bytes} (batch_bytes)"
         return _refusal("batch_too_large", "body", f"{size} bytes", limit, range_.offset)
@@ -99,10 +97,14 @@ def _ruling(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     if not 0 < len(ruling.offsets) <= RULING_LETTERS:
         limit = f"1 to {RULING_LETTERS} dead letters are ruled on at once"
         return _refusal("ruling", "ruling.offsets", len(ruling.offsets), limit, at)
-    for field, text in (("by", ruling.by), ("discard", ruling.discard)):
+    for field, text in (("by", ruling.by), ("discard", ruling.discard), ("why", ruling.why)):
         if (size := len(text.encode())) > limits.name_bytes:
             limit = f"at most {limits.name_bytes} bytes (name_bytes)"
             return _refusal("ruling", f"ruling.{field}", f"{size} bytes", limit, at)
+    if ruling.discard and not ruling.discard.strip():
+        return _refusal("ruling", "ruling.discard", "blank", "it must say why they are given up", at)
+    if not ruling.by.isprintable():
+        return _refusal("ruling", "ruling.by", ascii(ruling.by), "printable characters only", at)
     return None
 
 
@@ -119,7 +121,7 @@ def _key_sets(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     return None
 
 
-def _body(range_: pb.Range, limits: Limits) -> pb.Refusal | int:
+def _body(range_: pb.Range, limits: Limits) -> pb.Refusal | Checked:
     try:
         return framing.check(range_.body, limits.record_bytes)
     except framing.FramingError as error:

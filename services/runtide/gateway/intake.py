@@ -2,24 +2,28 @@
 
 Promises: ranges of one stream go to the bus in the order of the Push; an Ack is given only after the bus has taken the
 range; a caller that goes away changes nothing (publishing goes on), and when it comes back with the same range it joins
-the publishing under way instead of beginning another.
+the publishing under way instead of beginning another. A limit of a project ends the whole Push before anything is spent
+on it; a limit of one run concerns its own ranges only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtide.bus import Message, Publisher, message_key
 from runtide.gateway.checks import check_push, check_range, end_of
-from runtide.gateway.limits import Limits, Rates
+from runtide.gateway.limits import Limits, OverLimit, Rates
 from runtide.gateway.metrics import Metrics
+from runtide.gateway.runs import Runs
 from runtide.gateway.tokens import DEFAULT_PROJECT
 from runtide.v1 import ingest_pb2 as pb
 from runtide.wire.crash import crash_point
 from runtide.wire.errors import BadInput, Busy, RuntideError, Unavailable
+from runtide.wire.framing import Checked
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ class _Taken:
     """A sound range of a Push, and its publishing."""
 
     range: pb.Range
-    records: int
+    checked: Checked
     task: asyncio.Task[None]
 
 
@@ -59,9 +63,11 @@ class Intake:
         self._publisher, self._limits, self._metrics = publisher, limits, metrics
         self._clock, self._monotonic, self._timeout_s = clock, monotonic, publish_timeout_s
         self._rates = Rates(limits, monotonic)
+        self._runs = Runs(limits, self._rates, monotonic)
         self._under_way: dict[tuple[str, str, int, int], _UnderWay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight_bytes = 0
+        self._in_flight_of: Counter[str] = Counter()
         self._unavailable_at: float | None = None
 
     def unavailable_within(self, seconds: float) -> bool:
@@ -76,13 +82,23 @@ class Intake:
         size = check_push(request, self._limits)
         for range_ in request.ranges:
             range_.project = project or range_.project or DEFAULT_PROJECT
-        self._admit(request, size)
-        crash_point("gateway.received")
-        taken: list[_Taken | pb.Refusal] = []
-        for range_ in request.ranges:
-            verdict = check_range(range_, self._limits)
-            taken.append(_Taken(range_, verdict, await self._begin(range_)) if isinstance(verdict, int) else verdict)
-        await self._finish([each.task for each in taken if isinstance(each, _Taken)])
+        try:
+            self._admit(request, size)
+            crash_point("gateway.received")
+            taken: list[_Taken | pb.Refusal | pb.Later] = []
+            put_off: dict[str, pb.Later] = {}
+            for range_ in request.ranges:
+                verdict = put_off.get(range_.stream) or self._judge(range_)
+                if isinstance(verdict, Checked):
+                    taken.append(_Taken(range_, verdict, await self._begin(range_)))
+                    continue
+                taken.append(verdict)
+                if isinstance(verdict, pb.Later):
+                    put_off[range_.stream] = verdict
+            await self._finish([each.task for each in taken if isinstance(each, _Taken)])
+        except Busy as error:
+            self._metrics.limited.labels(error.limit if isinstance(error, OverLimit) else "bus").inc()
+            raise
         crash_point("gateway.published")
         return pb.PushResponse(acks=map(self._ack, request.ranges, taken))
 
@@ -94,13 +110,30 @@ class Intake:
 
     def _admit(self, request: pb.PushRequest, size: int) -> None:
         """Refuse a Push that there is no room for, before anything is spent on it."""
+        if not request.ranges:
+            return
+        project, limits = request.ranges[0].project, self._limits
         new = sum(len(range_.body) for range_ in request.ranges if _key(range_) not in self._under_way)
-        limit = self._limits.in_flight_bytes
-        if self._in_flight_bytes and self._in_flight_bytes + new > limit:
-            value = f"{self._in_flight_bytes} bytes are under way and {new} more do not fit"
-            raise Busy(f"in_flight_bytes: {value}, the limit is {limit}", IN_FLIGHT_RETRY_S)
-        if request.ranges:
-            self._rates.charge(request.ranges[0].project, size)
+        for limit, held, most in (
+            ("in_flight_bytes", self._in_flight_bytes, limits.in_flight_bytes),
+            ("project_in_flight_bytes", self._in_flight_of[project], limits.project_in_flight_bytes),
+        ):
+            if held and held + new > most:
+                value = f"{new} bytes beside {held} that are under way"
+                raise OverLimit(limit, most, project, value, IN_FLIGHT_RETRY_S)
+        self._rates.charge(project, size)
+
+    def _judge(self, range_: pb.Range) -> Checked | pb.Refusal | pb.Later:
+        """Say whether one range is sound and keeps to the limits of its run, and count its points if so."""
+        checked = check_range(range_, self._limits)
+        if isinstance(checked, pb.Refusal):
+            return checked
+        against = self._runs.judge(range_, checked)
+        if against is None:
+            self._rates.spent(range_.project, checked.points)
+            return checked
+        self._metrics.limited.labels(against.limit if isinstance(against, pb.Later) else "run_metric_names").inc()
+        return against
 
     async def _begin(self, range_: pb.Range) -> asyncio.Task[None]:
         """Hand one range to the bus, or join its publishing. Raises what the bus says at once, such as Busy."""
@@ -122,6 +155,7 @@ class Intake:
 
     async def _publish(self, key: tuple[str, str, int, int], message: Message, size: int) -> None:
         self._in_flight_bytes += size
+        self._in_flight_of[message.project] += size
         self._metrics.in_flight_bytes.set(self._in_flight_bytes)
         try:
             await self._publisher.publish(message)
@@ -131,6 +165,9 @@ class Intake:
             raise
         finally:
             self._in_flight_bytes -= size
+            self._in_flight_of[message.project] -= size
+            if not self._in_flight_of[message.project]:
+                del self._in_flight_of[message.project]
             self._metrics.in_flight_bytes.set(self._in_flight_bytes)
             if (mine := self._under_way.get(key)) is not None and mine.message is message:
                 del self._under_way[key]
@@ -154,7 +191,9 @@ class Intake:
             if not isinstance(task.exception(), BadInput):
                 task.result()
 
-    def _ack(self, range_: pb.Range, taken: _Taken | pb.Refusal) -> pb.Ack:
+    def _ack(self, range_: pb.Range, taken: _Taken | pb.Refusal | pb.Later) -> pb.Ack:
+        if isinstance(taken, pb.Later):
+            return pb.Ack(stream=range_.stream, later=taken)
         if isinstance(taken, _Taken):
             error = taken.task.exception()
             if error is None:
@@ -173,7 +212,8 @@ class Intake:
 
     def _count(self, taken: _Taken) -> None:
         self._metrics.ranges.inc()
-        self._metrics.records.inc(taken.records)
+        self._metrics.records.inc(taken.checked.records)
+        self._metrics.points.inc(taken.checked.points)
         self._metrics.bytes.inc(len(taken.range.body))
         if taken.range.HasField("gap"):
             self._metrics.gaps.inc()

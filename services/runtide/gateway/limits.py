@@ -1,4 +1,4 @@
-"""Every limit that a gateway enforces, in one table, and the rates of a project.
+"""Every limit that a gateway enforces, in one table, and the rates of a project. Each gateway counts for itself.
 
 The sizes are the wire's: an sdk or agent that keeps to `wire.limits` never meets them. The rates are the operator's.
 """
@@ -44,10 +44,20 @@ class Limits:
     """Bodies of one project, by this gateway."""
     project_pushes_per_s: int = 2000
     """Pushes of one project, by this gateway."""
+    project_points_per_s: int = 1_000_000
+    """Metric values of one project, by this gateway."""
+    project_new_names_per_h: int = 200_000
+    """Metric names that are new to their run, of all runs of one project, by this gateway."""
+    project_open_runs: int = 5000
+    """Runs of one project of which this gateway took something within the last minute."""
+    run_metric_names: int = wire.RUN_METRIC_NAMES
+    """Distinct metric names of one run that this gateway has seen."""
     burst_s: int = 2
     """A project that was silent may send this many seconds of its rates at once."""
     in_flight_bytes: int = 64 * wire.MIB
     """Bodies that were taken in and are not on the bus yet."""
+    project_in_flight_bytes: int = 16 * wire.MIB
+    """Those of one project."""
     concurrent_calls: int = 2048
     """Calls at once; gRPC itself refuses more."""
 
@@ -74,38 +84,79 @@ class Bucket:
         self._level -= amount
 
 
+class OverLimit(Busy):
+    """A limit of a project is met for now. Says which, whose, what was asked for and what to do."""
+
+    def __init__(self, limit: str, most: int, project: str, value: str, wait_s: float) -> None:
+        super().__init__(over(limit, most, project, value, wait_s), wait_s)
+        self.limit = limit
+
+
+def over(limit: str, most: int, project: str, value: str, wait_s: float) -> str:
+    """What is said where a limit is met: the agent keeps what it has and comes again, a person may raise the limit."""
+    what_to_do = f"raise it with RUNTIDE_GATEWAY_LIMITS='{{\"{limit}\": N}}' or send less"
+    return f"{limit}: {value} of project {project!r}, limit {most}; wait {wait_s:.3g} s, nothing is lost; {what_to_do}"
+
+
+@dataclass(slots=True)
+class _Buckets:
+    """What one project has left."""
+
+    bytes: Bucket
+    pushes: Bucket
+    points: Bucket
+    names: Bucket
+
+
 class Rates:
-    """Bytes and Pushes per second of every project."""
+    """What every project sends in a second, or an hour."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits, self._clock = limits, clock
-        self._projects: OrderedDict[str, tuple[Bucket, Bucket]] = OrderedDict()
+        self._projects: OrderedDict[str, _Buckets] = OrderedDict()
 
     def charge(self, project: str, size: int) -> None:
-        """Count one Push of `size` bytes. Raises Busy with the delay, and counts nothing, where it is too much."""
-        now = self._clock()
-        size_bucket, push_bucket = self._buckets(project, now)
-        limits = self._limits
-        if wait := size_bucket.missing_s(size, now):
-            raise _too_much("project_bytes_per_s", f"a Push of {size} bytes", limits.project_bytes_per_s, project, wait)
-        if wait := push_bucket.missing_s(1, now):
-            raise _too_much("project_pushes_per_s", "one Push more", limits.project_pushes_per_s, project, wait)
-        size_bucket.take(size)
-        push_bucket.take(1)
+        """Count one Push of `size` bytes. Raises OverLimit with the delay, and counts nothing, where it is too much.
 
-    def _buckets(self, project: str, now: float) -> tuple[Bucket, Bucket]:
+        How many points it has is known only when it was looked through. So a project that has sent more of them than it
+        may is refused until it has made up for that, before anything is spent on its Push.
+        """
+        now, limits = self._clock(), self._limits
+        has = self._buckets(project, now)
+        if wait := has.bytes.missing_s(size, now):
+            raise OverLimit("project_bytes_per_s", limits.project_bytes_per_s, project, f"a Push of {size} bytes", wait)
+        if wait := has.pushes.missing_s(1, now):
+            raise OverLimit("project_pushes_per_s", limits.project_pushes_per_s, project, "one Push more", wait)
+        if wait := has.points.missing_s(1, now):
+            raise OverLimit("project_points_per_s", limits.project_points_per_s, project, "more points", wait)
+        has.bytes.take(size)
+        has.pushes.take(1)
+
+    def spent(self, project: str, points: int) -> None:
+        """Count points that were taken in, if more than there was room for."""
+        self._buckets(project, self._clock()).points.take(points)
+
+    def names(self, project: str, count: int) -> float:
+        """Count new names and return 0; where they are too many, count nothing and return how long to wait."""
+        now = self._clock()
+        has = self._buckets(project, now).names
+        wait = has.missing_s(count, now)
+        if not wait:
+            has.take(count)
+        return wait
+
+    def _buckets(self, project: str, now: float) -> _Buckets:
         found = self._projects.get(project)
         if found is None:
-            rates = (self._limits.project_bytes_per_s, self._limits.project_pushes_per_s)
-            bytes_rate, push_rate = rates
-            burst = self._limits.burst_s
-            found = Bucket(bytes_rate, bytes_rate * burst, now), Bucket(push_rate, push_rate * burst, now)
+            limits, burst = self._limits, self._limits.burst_s
+            found = _Buckets(
+                Bucket(limits.project_bytes_per_s, limits.project_bytes_per_s * burst, now),
+                Bucket(limits.project_pushes_per_s, limits.project_pushes_per_s * burst, now),
+                Bucket(limits.project_points_per_s, limits.project_points_per_s * burst, now),
+                Bucket(limits.project_new_names_per_h / 3600, limits.project_new_names_per_h, now),
+            )
             self._projects[project] = found
             if len(self._projects) > PROJECTS_REMEMBERED:
                 self._projects.popitem(last=False)
         self._projects.move_to_end(project)
         return found
-
-
-def _too_much(field: str, value: str, limit: int, project: str, wait_s: float) -> Busy:
-    return Busy(f"{field}: {value} of project {project!r} is over its limit of {limit}", wait_s)

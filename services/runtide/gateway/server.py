@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from runtide.bus import Publisher
 from runtide.gateway.access import Access
+from runtide.gateway.health import Health
 from runtide.gateway.intake import Intake
 from runtide.gateway.metrics import Metrics
 from runtide.gateway.pages import Pages
@@ -31,6 +32,7 @@ from runtide.wire.loopback import is_loopback
 log = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Ingest"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 NOT_READY_S = 10.0
 """After the bus did not answer, /readyz says so for this long."""
@@ -79,7 +81,7 @@ class Gateway:
             open_while_unused=is_loopback(settings.host),
             refused=lambda method, code: self.metrics.calls.labels(method, code).inc(),
         )
-        self._health = health.aio.HealthServicer()
+        self._health = Health(frozenset({"", SERVICE}))
         self._pages = Pages(self.metrics.registry, self.why_not_ready)
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -108,7 +110,7 @@ class Gateway:
         )
         pb_grpc.add_IngestServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
         self.port = _listen(server, settings)
         if settings.metrics_port is not None:
             try:
@@ -118,7 +120,8 @@ class Gateway:
                 raise _taken("metrics_port", settings.metrics_host, settings.metrics_port) from error
         await server.start()
         self._server = server
-        await self._say(serving=True)
+        self._health.serve()
+        self.metrics.serving.set(1)
         log.info("gateway_started host=%s port=%d metrics_port=%d", settings.host, self.port, self.metrics_port)
         if not self._tokens.used:
             who = "everybody on this machine" if is_loopback(settings.host) else "nobody"
@@ -129,7 +132,8 @@ class Gateway:
         if self._server is None:
             return
         self._service.stopping = True
-        await self._say(serving=False)
+        self._health.stop()
+        self.metrics.serving.set(0)
         begun = time.monotonic()
         left = await self._intake.drain(grace_s)
         # the calls whose publishing has just ended still have to be answered
@@ -143,12 +147,6 @@ class Gateway:
         """Return when the gateway has stopped."""
         if self._server is not None:
             await self._server.wait_for_termination()
-
-    async def _say(self, *, serving: bool) -> None:
-        self.metrics.serving.set(int(serving))
-        states = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
-            await self._health.set(name, states.SERVING if serving else states.NOT_SERVING)
 
 
 def _listen(server: grpc.aio.Server, settings: GatewaySettings) -> int:

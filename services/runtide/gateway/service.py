@@ -155,6 +155,7 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
 
     async def _push(self, request: pb.PushRequest) -> pb.PushResponse:
         project = _project({range_.project for range_ in request.ranges})
+        caller().sign(request)
         if self.stopping:
             raise Stopping
         return await self._intake.push(project, request)
@@ -162,7 +163,10 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
     async def _preflight(self, request: pb.PreflightRequest) -> pb.PreflightResponse:
         project = _project({request.project}) or request.project or DEFAULT_PROJECT
         reply = pb.PreflightResponse(
-            project=project, time_us=int(self._clock() * 1_000_000), limits=self._limits.table()
+            project=project,
+            time_us=int(self._clock() * 1_000_000),
+            limits=self._limits.table(),
+            role=token.role if (token := caller().token) is not None else "",
         )
         ledger = self._ledger
         if ledger is None or not request.run_id:

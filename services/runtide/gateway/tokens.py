@@ -60,6 +60,11 @@ class Token:
             return f"has expired at {when(self.expires)}"
         return ""
 
+    @property
+    def signature(self) -> str:
+        """Who has it, for what is kept of a decision: id, role and, where there is one, name."""
+        return f"{self.id} {self.role} {self.name}".rstrip()
+
     def entry(self) -> dict[str, Any]:
         """The token for the control store."""
         return asdict(self)

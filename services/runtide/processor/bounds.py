@@ -7,6 +7,7 @@ and knowledge that is repeated changes nothing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ _SCHEMA = pa.schema(
         ("hidden_from", pa.int64()),
     ]
 )
+
+KEPT = 4096
+"""Runs whose bounds are in memory; those of one that was forgotten are read again when it speaks."""
 
 Bound = tuple[str, int]
 """Metric and attempt."""
@@ -51,15 +55,19 @@ class _Known:
 class Bounds:
     """The bounds of the runs that have more than one attempt."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._known: dict[Run, _Known] = {}
+    def __init__(self, store: Store, most: int = KEPT) -> None:
+        self._store, self._most = store, most
+        self._known: OrderedDict[Run, _Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def update(self, run: Run, attempts: Sequence[Attempt], logged: Sequence[Logged]) -> dict[str, list[Span]]:
         """Learn what attempts logged; returns the steps of each metric that must be derived anew."""
         known = self._known.get(run)
         if known is None:
-            known = self._known[run] = _Known(self._read(run))
+            known = self._remember(run, _Known(self._read(run)))
+        self._known.move_to_end(run)
         resumed = _resumed(attempts)
         metrics = {entry.metric for entry in logged}
         again = any(entry.again for entry in logged)
@@ -85,7 +93,7 @@ class Bounds:
             self._store.run(sql.without_bounds(run))
             before = {}
         self._write(run, {key: bound for key, bound in wanted.items() if before.get(key) != bound})
-        self._known[run] = _Known(wanted, resumed)
+        self._remember(run, _Known(wanted, resumed))
 
     def new_resume(self, run: Run, attempts: Sequence[Attempt]) -> bool:
         """Say whether an attempt turns out to resume from a step, after points of it were taken to tell that."""
@@ -96,6 +104,13 @@ class Bounds:
         return any(
             attempt < key and bound < step for key, step in told.items() for (_, attempt), bound in known.bounds.items()
         )
+
+    def _remember(self, run: Run, known: _Known) -> _Known:
+        """Keep it in memory, in the place of the run that was not asked about for longest."""
+        self._known[run] = known
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return known
 
     def _read(self, run: Run) -> dict[Bound, int]:
         return {(metric, attempt): step for metric, attempt, step in self._store.rows(sql.bounds(run))}

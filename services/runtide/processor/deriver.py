@@ -45,6 +45,8 @@ REPLAY_OVERLAP_US = 60 * SECOND
 """How much the clocks of sinks may differ."""
 MOST_HINTS = 200_000
 """Hints kept while they wait for the sink. The oldest are dropped, the sweep finds what they said."""
+MOST_CURSORS = 50_000
+"""Streams of which is kept how far they are covered. Of one that was forgotten it is read again."""
 
 _COVERAGE_SCHEMA = pa.schema(
     [
@@ -76,9 +78,17 @@ class Deriver:
     """Derives the rows of all runs that it is given hints of, and those that the sweep finds."""
 
     def __init__(
-        self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us, most_points: int = MOST_POINTS
+        self,
+        client_factory: Callable[[], Client],
+        clock: Callable[[], int] = clock_us,
+        most_points: int = MOST_POINTS,
+        most_cursors: int = MOST_CURSORS,
     ) -> None:
-        """`clock` gives microseconds since the epoch; a statement derives `most_points` or so."""
+        """`clock` gives microseconds since the epoch; a statement derives `most_points` or so.
+
+        Of more than `most_cursors` streams it is read again how far they are covered.
+        """
+        self._most_cursors = most_cursors
         self._store = Store(client_factory, clock)
         self._clock = clock
         self._book = RunBook(self._store)
@@ -109,6 +119,11 @@ class Deriver:
         with self._lock:
             waiting = bool(self._incoming)
         return not (waiting or self._pending or self._dirty or self._minutes or self._unwritten or self._book.stale)
+
+    @property
+    def remembered(self) -> dict[str, int]:
+        """How much of what can be read again is in memory."""
+        return {"streams": len(self._cursors), "runs": len(self._book), "bounds": len(self._bounds)}
 
     def tick(self, now_us: int | None = None) -> bool:
         """Derive for about a second; says whether series are left to derive at once.
@@ -372,7 +387,7 @@ class Deriver:
 
     def _forget(self) -> None:
         """Keep the memory bounded: cursors can be read again."""
-        over = len(self._cursors) - MOST_HINTS
+        over = len(self._cursors) - self._most_cursors
         if over > 0:
             for key in [key for key in self._cursors if key not in self._unwritten][:over]:
                 del self._cursors[key]

@@ -113,6 +113,9 @@ class RunBook:
         self._store = store
         self._runs: dict[Run, Watched] = {}
 
+    def __len__(self) -> int:
+        return len(self._runs)
+
     def touch(self, run: Run, kinds: Iterable[str] = ()) -> None:
         """Say that something came for a run."""
         watched = self._runs.setdefault(run, Watched())

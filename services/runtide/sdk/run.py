@@ -67,6 +67,8 @@ class Run:
         self._opener, self._delivery, self._on_finish = opener, delivery, on_finish
         self._signal_seen = signal_seen
         self._once = Once()
+        self._names: set[str] = set()
+        """Metric names so far: a job that makes up new ones in every step must not fill the store with them."""
         self._gathered: dict[str, float] = {}
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
@@ -304,8 +306,13 @@ class Run:
             if problem := values.name_problem("a metric", name):
                 self._refuse(f"name {name!r:.80}", problem)
                 continue
+            if name not in self._names and len(self._names) >= limits.RUN_METRIC_NAMES:
+                many = f"a run has at most {limits.RUN_METRIC_NAMES} metric names (run_metric_names)"
+                self._refuse("names", BadInput(f"metric {name[:60]!r}", "under one name more", many))
+                continue
             try:
                 found[name] = values.number(value)
+                self._names.add(name)
             except values.NotANumber as error:
                 if values.as_mapping(value):
                     deep = BadInput(

@@ -8,14 +8,17 @@ from zlib import crc32
 
 from google.protobuf.message import DecodeError
 
-from runtide.bus import Message
+from runtide.bus import SCHEMA, Message
 from runtide.sink.streams import Interval, StreamKey
 from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.v1.records_pb2 import Gap
 from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
+from runtide.wire.limits import STREAM_BYTES
 
 UNREADABLE = "unreadable"
 """How the stream is called of a message that does not say which stream it is of."""
+_SCHEMA_BYTES = 32
+"""Of the name of a schema, in a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,13 @@ class Arrived:
 
 
 def read(message: Message) -> Arrived:
-    """Read a message. One that is no Range, or names no stream, becomes a dead letter of its own."""
+    """Read a message. One that is no Range, or names no stream or no place in it, becomes a dead letter of its own.
+
+    A value of another schema is not looked at: it may parse as a Range and mean something else.
+    """
+    if message.schema != SCHEMA:
+        kind = f"schema {message.schema}"[:_SCHEMA_BYTES]
+        return _unreadable(message, f"{kind} of the message is not known to this release, which knows {SCHEMA}", kind)
     try:
         range_ = Range.FromString(message.value)
     except DecodeError as error:
@@ -70,11 +79,12 @@ def read(message: Message) -> Arrived:
     if not range_.stream:
         return _unreadable(message, "the range names no stream")
     body = range_.body
+    end = range_.offset + (range_.gap.length if range_.HasField("gap") else len(body))
+    if end > STREAM_BYTES:
+        return _unreadable(message, f"the range ends at {end}, and a stream at {STREAM_BYTES} at the latest")
     if range_.HasField("gap"):
-        end = range_.offset + range_.gap.length
         said = Decoded(others=[_gap_row(range_.gap, range_.offset, end)] if range_.gap.length else [])
     else:
-        end = range_.offset + len(body)
         said = decode(range_, body)
     return Arrived(
         message.project,
@@ -102,10 +112,10 @@ def _gap_row(gap: Gap, start: int, end: int) -> Other:
     return Other("gap", gap.time_us, start, end - start, said)
 
 
-def _unreadable(message: Message, reason: str) -> Arrived:
+def _unreadable(message: Message, reason: str, kind: str = "") -> Arrived:
     """A stream of its own, with a name that is the same however often the bus hands the message out."""
     stream = f"{UNREADABLE}-{message.received_us:x}-{crc32(message.value):08x}"
     size = len(message.value)
-    said = Decoded(dead=[Dead(0, size, message.value, "", reason)])
+    said = Decoded(dead=[Dead(0, size, message.value, kind, reason)])
     who = message.project, "", stream, 0, 0, "", 0, message.received_us
     return Arrived(*who, 0, size, said, message.value, partition=message.partition)

@@ -18,6 +18,7 @@ from runtide.sink.arrived import Arrived
 from runtide.sink.streams import StreamState
 from runtide.v1.records_pb2 import Role
 from runtide.warehouse.dead_letters import Letter
+from runtide.wire import canary
 from runtide.wire.decode import Steps
 
 BLOCK_ROWS = 200_000
@@ -38,6 +39,8 @@ class Fate:
     reason: str
     by: str
     at_us: int
+    why: str = ""
+    token: str = ""
     step: int = 1
     """How many revisions after the letter's last known one."""
 
@@ -200,6 +203,8 @@ def fates(decided: Sequence[Fate]) -> pa.RecordBatch:
             "reason": pa.array([fate.reason for fate in decided], pa.string()),
             "by": pa.array([fate.by for fate in decided], pa.string()),
             "at": pa.array([fate.at_us for fate in decided], _TIME),
+            "why": pa.array([fate.why for fate in decided], pa.string()),
+            "token": pa.array([fate.token for fate in decided], pa.string()),
         }
     )
 
@@ -230,9 +235,14 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
             "last_step_at": pa.array([state.last_step_at for state in states], _TIME),
             "received_at": pa.array([state.received_us // 1000 for state in states], _RECEIVED),
             "revision": pa.array([state.revision + 1 for state in states], pa.uint64()),
-            "days": pa.array([_shortest(state.days, days) for state in states], pa.uint16()),
+            "days": pa.array([_shortest(state.days, _days(state.project, days)) for state in states], pa.uint16()),
         }
     )
+
+
+def _days(project: str, days: int) -> int:
+    """The retention of a project's raw rows: what the canary says must not pile up."""
+    return canary.DAYS if project == canary.PROJECT else days
 
 
 def _shortest(*days: int) -> int:
@@ -357,7 +367,7 @@ def _shared(parts: Sequence[Arrived], owner: NDArray[np.int64], days: int) -> di
     columns["attempt"] = _of_owner([part.attempt for part in parts], np.uint16, owner)
     received = _of_owner([part.received_us // 1000 for part in parts], np.int64, owner)
     columns["received_at"] = pa.array(received).view(_RECEIVED)
-    columns["days"] = np.full(len(owner), days, np.uint16)
+    columns["days"] = _of_owner([_days(part.project, days) for part in parts], np.uint16, owner)
     return columns
 
 

@@ -38,3 +38,6 @@ class SinkCollector(Collector):
             "Partitions that are stopped because all that they bring is refused: a person has to look",
             value=self._sink.stopped_partitions,
         )
+        yield GaugeMetricFamily(
+            "runtide_sink_remembered_streams", "How many streams are in memory: bounded", value=self._sink.remembered
+        )

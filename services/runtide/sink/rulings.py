@@ -16,7 +16,7 @@ fate `refused` with the new reason and fills its place as before; a discarded on
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clickhouse_connect.driver.client import Client
 
@@ -67,7 +67,7 @@ class Judged:
     def refuse(self, part: Arrived, reason: str) -> Fate:
         """The fate of a letter that the store itself refuses, in place of the one that it would have had."""
         fate = self.last.pop((part.key, part.start))
-        return Fate(fate.letter, REFUSED, reason[:_REASON], fate.by, fate.at_us, fate.step)
+        return replace(fate, fate=REFUSED, reason=reason[:_REASON])
 
 
 def judge(client: Client, rulings: Iterable[Arrived], states: Mapping[StreamKey, StreamState], now_us: int) -> Judged:
@@ -112,7 +112,8 @@ def _judge_one(
     letter: Letter, ruling: Ruling, stored: bool, names: _Names, state: StreamState, now_us: int, out: Judged
 ) -> None:
     def fate(name: str, reason: str = "", step: int = 1) -> Fate:
-        return Fate(letter, name, reason[:_REASON], ruling.by, now_us, step)
+        why = (ruling.discard or ruling.why)[:_REASON]
+        return Fate(letter, name, reason[:_REASON], ruling.by, now_us, why, ruling.token[:_REASON], step)
 
     in_hole = bool(state.extent.missing(letter.offset, letter.end))
     if stored and not in_hole:  # a replay that broke off before its last line

@@ -40,13 +40,12 @@ class SinkSettings:
     """How much is gathered before it is stored."""
 
     flush_rows: int = 200_000
+    """With so many rows, or bytes, a flush is full: no more than one full flush, and a poll, waits for another."""
     flush_bytes: int = 16 * MIB
     flush_interval_s: float = 0.25
     """Under load a flush is begun at least this often."""
     least_interval_s: float = 0.05
     """And at most this often: every insert makes a part that ClickHouse has to merge."""
-    pending_bytes: int = 64 * MIB
-    """No more than this is taken from the bus and not stored."""
     retention_days: int = 0
     """Stamped on rows; 0 keeps them for ever."""
     backoff_s: tuple[float, float] = (0.1, 10.0)
@@ -126,6 +125,11 @@ class Sink:
         return len(self._stopped)
 
     @property
+    def remembered(self) -> int:
+        """Streams whose state is in memory."""
+        return self._store.remembered if self._store else 0
+
+    @property
     def stats(self) -> Counters:
         """What was done so far."""
         return self._store.counters if self._store else Counters()
@@ -180,8 +184,8 @@ class Sink:
         return None
 
     async def _gather(self, flushing: asyncio.Task[None] | None) -> None:
-        """Poll once, or wait for the flush where there is no room for more."""
-        if self._pending.bytes >= self._settings.pending_bytes and flushing is not None:
+        """Poll once, or wait for the flush where enough for the next one is there: more waits in turn on the bus."""
+        if self._is_full() and flushing is not None:
             await asyncio.wait([flushing])
             return
         messages = await self._consumer.poll(self._patience_s(flushing))
@@ -202,11 +206,11 @@ class Sink:
         self._store.forget(others=True)
 
     def _is_due(self) -> bool:
+        return bool(self._pending.messages) and (self._is_full() or time.monotonic() >= self._due_at())
+
+    def _is_full(self) -> bool:
         pending, settings = self._pending, self._settings
-        if not pending.messages:
-            return False
-        full = pending.rows >= settings.flush_rows or pending.bytes >= settings.flush_bytes
-        return full or time.monotonic() >= self._due_at()
+        return pending.rows >= settings.flush_rows or pending.bytes >= settings.flush_bytes
 
     def _due_at(self) -> float:
         """Storing should take at most a quarter of the time while little comes."""
@@ -243,7 +247,7 @@ class Sink:
         crash_point("sink.polled")
         while taken.messages:
             try:
-                hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.epoch == epoch)
+                hints = await asyncio.to_thread(self._store.flush, taken.arrived, lambda: self._consumer.hold(epoch))
                 break
             except TakenAway:
                 log.info("partitions changed during a flush; what is still ours comes again")

@@ -14,12 +14,14 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
+from runtide.bus import Lapsed
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
 from runtide.sink.flood import Flood, RunKey, Shared, counted
@@ -36,6 +38,10 @@ log = logging.getLogger("runtide.sink")
 
 REMEMBERED = 20_000
 """Streams whose state is kept in memory; one that was forgotten is read again when it speaks."""
+
+
+Hold = Callable[[], AbstractContextManager[bool]]
+"""Says whether the streams are still ours, and keeps them so while inside. Raises Lapsed where that is not known."""
 
 
 class TakenAway(Exception):
@@ -104,7 +110,7 @@ class Store:
         self._flood = flood or Flood()
         self._others = False
         """Another sink may have been at work on what is ours now."""
-        self._is_ours: Callable[[], bool] = _always
+        self._hold: Hold = _always
         self.alarm = ""
         """What a person has to look at while a flush is tried again and again; empty while none is."""
         self._client = client
@@ -120,14 +126,20 @@ class Store:
         self._states.clear()
         self._others = self._others or others
 
-    def flush(self, arrived: Sequence[Arrived], is_ours: Callable[[], bool] | None = None) -> list[Hint]:
+    @property
+    def remembered(self) -> int:
+        """Streams whose state is in memory."""
+        return len(self._states)
+
+    def flush(self, arrived: Sequence[Arrived], hold: Hold | None = None) -> list[Hint]:
         """Store what is new of `arrived` and say what that was.
 
-        Blocks until all of it is stored, however long the store is away. `is_ours` is asked before every insert: once
-        it says no, TakenAway is raised. Raises StoreMisconfigured where waiting does not help, Stopped when told to
-        stop meanwhile, and Flooded where all that a partition brings would become dead letters.
+        Blocks until all of it is stored, however long the store is away. Every insert is made within a `hold`: once
+        that says no, TakenAway is raised; while it cannot say, nothing is inserted. Raises StoreMisconfigured where
+        waiting does not help, Stopped when told to stop meanwhile, and Flooded where all that a partition brings would
+        become dead letters.
         """
-        self._is_ours = is_ours or _always
+        self._hold = hold or _always
         try:
             return self._keep_trying(arrived)
         finally:
@@ -136,6 +148,7 @@ class Store:
     def _keep_trying(self, arrived: Sequence[Arrived]) -> list[Hint]:
         wait_s = self._backoff_s[0]
         while True:
+            pause_s = wait_s
             try:
                 return self._try(arrived)
             except StoreBusy as error:
@@ -144,16 +157,19 @@ class Store:
                 self.alarm = str(error) if error.alarm else self.alarm
                 level = logging.ERROR if error.alarm else logging.WARNING
                 log.log(level, "store busy code=%d retry_s=%.1f said=%s", error.clickhouse_code, wait_s, error)
+                wait_s = min(2 * wait_s, self._backoff_s[1])
+            except Lapsed as error:
+                self.forget(others=True)
+                pause_s = self._backoff_s[0]
+                log.warning("nothing is stored until the group answers: %s", error)
             except BaseException:
                 self.forget()
                 raise
-            if self._stopping.wait(wait_s * random.uniform(0.5, 1.0)):  # noqa: S311  spreads retries, no secret
+            if self._stopping.wait(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311  spreads retries, no secret
                 raise Stopped
-            if not self._is_ours():
-                raise TakenAway
-            wait_s = min(2 * wait_s, self._backoff_s[1])
 
     def _try(self, arrived: Sequence[Arrived]) -> list[Hint]:
+        self._check()
         self._writer.settle(self._others)
         self._others = False
         fresh = self._recall({part.key for part in arrived if part.key not in self._states})
@@ -169,6 +185,7 @@ class Store:
         plan.flood = self._flood.copy()
         for part in plan.parts:
             plan.flood.refused(part, part.said.dead, self._understood, plan.shared(self._client))
+        crash_point("sink.planned")
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
@@ -209,6 +226,10 @@ class Store:
     def _recall(self, keys: set[StreamKey]) -> set[StreamKey]:
         if keys:
             self._states.update(recall(self._client, keys))
+            # A sink that was frozen may still write the revision after the one that it has read: ours are later.
+            now_ms = time.time_ns() // 1_000_000
+            for key in keys:
+                self._states[key].revision = max(self._states[key].revision, now_ms)
             self.counters.recalls += len(keys)
         return keys
 
@@ -320,9 +341,15 @@ class Store:
             state.ahead = False
 
     def _write(self, table: str, batch: pa.RecordBatch) -> None:
-        if not self._is_ours():
-            raise TakenAway
-        self._writer.insert(table, batch)
+        with self._hold() as is_ours:
+            if not is_ours:
+                raise TakenAway
+            self._writer.insert(table, batch)
+
+    def _check(self) -> None:
+        with self._hold() as is_ours:
+            if not is_ours:
+                raise TakenAway
 
     def _remember(self, plan: _Plan) -> None:
         for key, state in plan.states.items():
@@ -340,8 +367,8 @@ class Store:
         self.counters.duplicate_ranges += plan.duplicates
 
 
-def _always() -> bool:
-    return True
+def _always() -> AbstractContextManager[bool]:
+    return nullcontext(True)
 
 
 def _count(state: StreamState, part: Arrived) -> None:

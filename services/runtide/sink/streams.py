@@ -82,7 +82,8 @@ class StreamState:
     days: int = 0
     """The shortest retention that its rows were ever written with; 0 for none."""
     revision: int = 0
-    """Of the ledger's row; 0 if it has none yet."""
+    """Of the ledger's row: grows by one with each, and begins at the milliseconds of the clock whenever a sink reads
+    it; so what a sink writes that was frozen since it read is older than what another one has written meanwhile."""
     ahead: bool = False
     """The tables hold more than the ledger's row says: it has to be written again."""
 

@@ -91,22 +91,12 @@ def encode(record: Record) -> bytes:
     return framing.seal(said)
 
 
-def step_points(body: bytes | memoryview, element: framing.Element) -> int:
-    """Number of values of a Step as `StepEncoder` lays it out; 0 for any other record."""
-    if framing.field_number(body, element) != framing.STEP_FIELD:
-        return 0
-    length = element.end - framing.CRC_BYTES - element.record
-    header = 2 if length <= 2 + 0x7F else 3 if length <= 3 + 0x3FFF else 4
-    # 23 bytes of key set, step and time, then the tag of the values and the varint of their length
-    return (length - header - 25) // 8
-
-
 def count(body: bytes | memoryview) -> Count:
     """Count the records and points of whole elements."""
     records = points = 0
     for element in framing.elements(body):
         records += 1
-        points += step_points(body, element)
+        points += framing.step_points(body, element)
     return Count(records, points)
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ def chromium() -> tuple[str, str] | None:
 
 
 @contextmanager
-def dashboard(clickhouse_port: int, log: Path) -> Iterator[str]:
-    """Serve the dashboard for a ClickHouse on this machine; gives its address."""
+def dashboard(clickhouse_port: int, log: Path, told: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serve the dashboard for a ClickHouse on this machine, `told` more by variables; gives its address."""
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(_REPOSITORY / "dashboards" / "serve.py")]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1", "--server.headless", "true"]
     command += ["--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
     environment = os.environ | {"RUNTIDE_CLICKHOUSE_PORT": str(clickhouse_port), "RUNTIDE_CLICKHOUSE_HOST": "127.0.0.1"}
+    environment |= told or {}
     with log.open("ab") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=_REPOSITORY / "dashboards")
     try:

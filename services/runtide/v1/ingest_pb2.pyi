@@ -43,14 +43,18 @@ class Range(_message.Message):
     def __init__(self, stream: _Optional[str] = ..., offset: _Optional[int] = ..., run_id: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., host: _Optional[str] = ..., role: _Optional[_Union[_records_pb2.Role, str]] = ..., project: _Optional[str] = ..., key_sets: _Optional[_Iterable[_Union[_records_pb2.KeySet, _Mapping]]] = ..., gap: _Optional[_Union[_records_pb2.Gap, _Mapping]] = ..., ruling: _Optional[_Union[Ruling, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class Ruling(_message.Message):
-    __slots__ = ("offsets", "by", "discard")
+    __slots__ = ("offsets", "by", "discard", "why", "token")
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     DISCARD_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     offsets: _containers.RepeatedScalarFieldContainer[int]
     by: str
     discard: str
-    def __init__(self, offsets: _Optional[_Iterable[int]] = ..., by: _Optional[str] = ..., discard: _Optional[str] = ...) -> None: ...
+    why: str
+    token: str
+    def __init__(self, offsets: _Optional[_Iterable[int]] = ..., by: _Optional[str] = ..., discard: _Optional[str] = ..., why: _Optional[str] = ..., token: _Optional[str] = ...) -> None: ...
 
 class PushResponse(_message.Message):
     __slots__ = ("acks",)
@@ -59,14 +63,26 @@ class PushResponse(_message.Message):
     def __init__(self, acks: _Optional[_Iterable[_Union[Ack, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("stream", "acknowledged", "refusal")
+    __slots__ = ("stream", "acknowledged", "refusal", "later")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    LATER_FIELD_NUMBER: _ClassVar[int]
     stream: str
     acknowledged: int
     refusal: Refusal
-    def __init__(self, stream: _Optional[str] = ..., acknowledged: _Optional[int] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+    later: Later
+    def __init__(self, stream: _Optional[str] = ..., acknowledged: _Optional[int] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., later: _Optional[_Union[Later, _Mapping]] = ...) -> None: ...
+
+class Later(_message.Message):
+    __slots__ = ("limit", "text", "retry_after_ms")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    limit: str
+    text: str
+    retry_after_ms: int
+    def __init__(self, limit: _Optional[str] = ..., text: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "field", "value", "limit", "offset")
@@ -93,7 +109,7 @@ class PreflightRequest(_message.Message):
     def __init__(self, project: _Optional[str] = ..., run_id: _Optional[str] = ..., launch_id: _Optional[str] = ...) -> None: ...
 
 class PreflightResponse(_message.Message):
-    __slots__ = ("project", "run_exists", "run_state", "attempt", "time_us", "limits", "last_step")
+    __slots__ = ("project", "run_exists", "run_state", "attempt", "time_us", "limits", "last_step", "role")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +124,7 @@ class PreflightResponse(_message.Message):
     TIME_US_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     project: str
     run_exists: bool
     run_state: str
@@ -115,7 +132,8 @@ class PreflightResponse(_message.Message):
     time_us: int
     limits: _containers.ScalarMap[str, int]
     last_step: int
-    def __init__(self, project: _Optional[str] = ..., run_exists: bool = ..., run_state: _Optional[str] = ..., attempt: _Optional[int] = ..., time_us: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., last_step: _Optional[int] = ...) -> None: ...
+    role: str
+    def __init__(self, project: _Optional[str] = ..., run_exists: bool = ..., run_state: _Optional[str] = ..., attempt: _Optional[int] = ..., time_us: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., last_step: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ("project", "streams")

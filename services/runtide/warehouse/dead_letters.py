@@ -17,6 +17,9 @@ from runtide.v1.records_pb2 import KeySet
 from runtide.warehouse.errors import classified
 
 TAKEN, REPLAYED, REFUSED, DISCARDED = "taken", "replayed", "refused", "discarded"
+PENDING = "pending"
+UNREADABLE = "unreadable-"
+"""How the stream of a letter begins that is a whole message of the bus, which could not be read."""
 DONE = (REPLAYED, DISCARDED)
 """Fates after which nothing more becomes of a letter."""
 
@@ -43,7 +46,16 @@ class Letter:
     """Why it was discarded."""
     by: str
     at_us: int
+    why: str
+    """Why that was asked for."""
+    token: str
+    """The token that it was asked with."""
     bytes: bytes = b""
+
+    @property
+    def state(self) -> str:
+        """pending, replayed or discarded."""
+        return PENDING if self.open else self.fate
 
     @property
     def open(self) -> bool:
@@ -58,23 +70,48 @@ class Letter:
 
 _FATES = """
 SELECT project, run_id, stream, offset, argMax(fate, revision) AS fate, max(dead_letter_fates.revision) AS last,
-    argMax(reason, revision) AS said, argMax(by, revision) AS by, argMax(at, revision) AS at
+    argMax(reason, revision) AS said, argMax(by, revision) AS by, argMax(at, revision) AS at,
+    argMax(why, revision) AS why, argMax(token, revision) AS token
 FROM runtide.dead_letter_fates
 WHERE {where}
 GROUP BY project, run_id, stream, offset
 """
 
-_LETTERS = """
-SELECT d.project, d.run_id, d.stream, d.offset, d.length, d.kind, if(f.fate = 'refused', f.said, d.reason), d.rank,
-    d.host, d.attempt, toUnixTimestamp64Milli(d.received_at) * 1000, f.fate, f.last,
-    if(f.fate = 'discarded', f.said, ''), f.by, toUnixTimestamp64Micro(f.at), {content}
+_REASON = "if(f.fate = 'refused', f.said, d.reason)"
+_JOINED = """
 FROM (SELECT * FROM runtide.dead_letters FINAL WHERE {where}) AS d
 LEFT JOIN ({fates}) AS f
     ON f.project = d.project AND f.run_id = d.run_id AND f.stream = d.stream AND f.offset = d.offset
-WHERE {of_fate}
-ORDER BY {order}
-LIMIT {limit}
+WHERE {having}
 """
+_LETTERS = """
+SELECT d.project, d.run_id, d.stream, d.offset, d.length, d.kind, {reason}, d.rank,
+    d.host, d.attempt, toUnixTimestamp64Milli(d.received_at) * 1000, f.fate, f.last,
+    if(f.fate = 'discarded', f.said, ''), f.by, toUnixTimestamp64Micro(f.at), f.why, f.token, {content}
+{joined}
+ORDER BY {order}
+LIMIT {limit} OFFSET {skip}
+"""
+_COUNTS = """
+SELECT if(f.fate IN ('replayed', 'discarded'), f.fate, 'pending') AS state, count()
+{joined}
+GROUP BY state
+"""
+
+_RULINGS = """
+SELECT offset, fate, toUnixTimestamp64Micro(at), by, token, why, refusal FROM runtide.dead_letter_rulings
+WHERE project = {project:String} AND run_id = {run_id:String} AND stream = {stream:String}
+    AND offset IN {offsets:Array(UInt64)}
+ORDER BY offset, revision
+"""
+
+_AT_OFFSETS = (
+    "project = {project:String} AND run_id = {run_id:String} AND stream = {stream:String} "
+    "AND offset IN {offsets:Array(UInt64)}"
+)
+_TEXT = f"concat({_REASON}, ' ', d.kind, ' ', d.stream, ' ', d.host, ' ', d.run_id)"
+_WORDS = 8
+"""Words that are looked for; more say nothing more."""
 
 _KEY_SETS = """
 SELECT offset, JSONExtractUInt(json, 'id'), JSONExtract(json, 'names', 'Array(String)') FROM runtide.events
@@ -94,24 +131,90 @@ def letters_of(
     client: Client, project: str, run_id: str, stream: str, offsets: Sequence[int], *, content: bool = True
 ) -> list[Letter]:
     """The letters of a stream at these offsets with their bytes, in order. Raises StoreError."""
-    where = (
-        "project = {project:String} AND run_id = {run_id:String} AND stream = {stream:String} "
-        "AND offset IN {offsets:Array(UInt64)}"
-    )
     told = {"project": project, "run_id": run_id, "stream": stream, "offsets": list(offsets)}
-    return _letters(client, where, "1", "offset", len(offsets), told, "d.bytes" if content else "''")
+    joined = _joined(_AT_OFFSETS, "1")
+    return _letters(client, joined, "offset", len(offsets), told, content="d.bytes" if content else "''")
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which letters are meant; what is empty leaves none out."""
+
+    project: str = ""
+    run_id: str = ""
+    no_run: bool = False
+    """Those of no run alone, because their message could not be read at all."""
+    states: Sequence[str] = ()
+    text: str = ""
+    """Words that stand anywhere in the reason, kind, stream, host or run."""
+
+    @property
+    def joined(self) -> str:
+        """The letters with their last fates, as SQL."""
+        where = ["1"]
+        if self.project:
+            where.append("project = {project:String}")
+        if self.run_id or self.no_run:
+            where.append("run_id = {run_id:String}")
+        having = ["1"]
+        if self.states:
+            having.append("if(f.fate IN ('replayed', 'discarded'), f.fate, 'pending') IN {states:Array(String)}")
+        numbered = range(len(self.words))
+        having += [f"positionCaseInsensitiveUTF8({_TEXT}, {{word{at}:String}}) > 0" for at in numbered]
+        return _joined(" AND ".join(where), " AND ".join(having))
+
+    @property
+    def words(self) -> list[str]:
+        """The words of `text`."""
+        return self.text.split()[:_WORDS]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Parameters of that SQL."""
+        words = {f"word{at}": word for at, word in enumerate(self.words)}
+        return {"project": self.project, "run_id": self.run_id, "states": list(self.states), **words}
 
 
 def list_letters(
-    client: Client, project: str | None = None, run_id: str | None = None, *, limit: int = 100, done: bool = False
+    client: Client,
+    project: str | None = None,
+    run_id: str | None = None,
+    *,
+    limit: int = 100,
+    done: bool = False,
 ) -> list[Letter]:
     """The newest letters, without their bytes; `done` gives those too that were replayed or discarded."""
-    told = {"project": project or "", "run_id": run_id or ""}
-    where = (
-        "({project:String} = '' OR project = {project:String}) AND ({run_id:String} = '' OR run_id = {run_id:String})"
-    )
-    of_fate = "1" if done else "f.fate NOT IN ('replayed', 'discarded')"
-    return _letters(client, where, of_fate, "d.received_at DESC, d.stream, d.offset", limit, told)
+    return found_letters(client, Which(project or "", run_id or "", states=() if done else (PENDING,)), limit=limit)
+
+
+def found_letters(client: Client, which: Which, *, limit: int, skip: int = 0) -> list[Letter]:
+    """Some letters, the newest first, without their bytes. Raises StoreError."""
+    return _letters(client, which.joined, "d.received_at DESC, d.stream, d.offset", limit, which.told, skip=skip)
+
+
+def count_letters(client: Client, which: Which) -> dict[str, int]:
+    """How many letters there are in each state that any is in. Raises StoreError."""
+    found = _rows(client, _COUNTS.format(joined=which.joined), which.told)
+    return {str(state): int(number) for state, number in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """One step of what became of a letter: a row of the view dead_letter_rulings."""
+
+    offset: int
+    fate: str
+    at_us: int
+    by: str
+    token: str
+    why: str
+    refusal: str
+
+
+def rulings_of(client: Client, project: str, run_id: str, stream: str, offsets: Sequence[int]) -> list[Ruled]:
+    """What became of letters of a stream, by whose word and why, in order. Raises StoreError."""
+    told = {"project": project, "run_id": run_id, "stream": stream, "offsets": list(offsets)}
+    return [Ruled(*row) for row in _rows(client, _RULINGS, told)]
 
 
 def key_sets_of(client: Client, project: str, run_id: str, stream: str) -> list[tuple[int, KeySet]]:
@@ -130,12 +233,14 @@ def stored_among(client: Client, letters: Sequence[Letter]) -> set[int]:
     return {int(row[0]) for row in _rows(client, sql, {**told, "offsets": [letter.offset for letter in letters]})}
 
 
+def _joined(where: str, having: str) -> str:
+    return _JOINED.format(where=where, fates=_FATES.format(where=where), having=having)
+
+
 def _letters(
-    client: Client, where: str, of_fate: str, order: str, limit: int, told: dict[str, Any], content: str = "''"
+    client: Client, joined: str, order: str, limit: int, told: dict[str, Any], *, content: str = "''", skip: int = 0
 ) -> list[Letter]:
-    sql = _LETTERS.format(
-        where=where, fates=_FATES.format(where=where), of_fate=of_fate, order=order, limit=limit, content=content
-    )
+    sql = _LETTERS.format(joined=joined, reason=_REASON, order=order, limit=limit, skip=skip, content=content)
     try:
         found = client.query(sql, parameters=told, query_formats={"String": "bytes"}).result_rows
     except (ClickHouseError, OSError) as error:

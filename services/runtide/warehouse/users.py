@@ -23,8 +23,18 @@ DERIVED = (
 )
 """Written by the processor."""
 VIEWS = (
-    *("runs", "metrics", "metric_summary", "step_stats", "resources", "logs", "streams", "attempts"),
-    *("environments", "files", "fingerprints"),
+    "runs",
+    "metrics",
+    "metric_summary",
+    "step_stats",
+    "resources",
+    "logs",
+    "streams",
+    "attempts",
+    "dead_letter_rulings",
+    "environments",
+    "files",
+    "fingerprints",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 

@@ -4,12 +4,14 @@ Each record says its offset and its length, so the records of a stream, dead let
 lie end to end from 0 to the stream's end; each row says how many rows its record makes. What does not fit is named.
 What retention has deleted is told apart from what is missing: the ledger, which is kept, says that it was stored, and
 what the shortest retention was that the stream ever had.
+A stream that goes on is judged up to the ledger's mark: what lies beyond is on its way into the tables, one by one.
 The counting is done by ClickHouse; only what is wrong comes back.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -332,9 +334,17 @@ class _Run:
         for row in self._rows(_STORED.format(records=_records_sql()), limit=LISTED):
             found = streams.setdefault(row[0], StreamVerification(row[0]))
             found.stored_records, found.stored_points, found.duplicates, found.dead, found.stored_end = row[1:6]
-            found.odd = [self._odd_record(found.stream, *odd) for odd in row[6]]
+            judged = self._judged_end(found)
+            found.odd = [self._odd_record(found.stream, *odd) for odd in row[6] if odd[1] < judged or odd[3] > odd[5]]
             for start, end, after_step, before_step, received_s in row[7]:
+                if start >= judged:
+                    continue
                 self._note(found, MissingRange(start, end, after_step, before_step), received_s)
+
+    def _judged_end(self, found: StreamVerification) -> float:
+        """First byte that is not judged."""
+        goes_on = found.declared_end is None and found.ledger_mark is not None
+        return found.ledger_mark or 0 if goes_on else math.inf
 
     def read_discarded(self, streams: dict[str, StreamVerification]) -> None:
         """Dead letters that were given up."""
@@ -441,7 +451,7 @@ def _odd(found: StreamVerification) -> list[str]:
 
 def _counts(found: StreamVerification) -> list[str]:
     texts = []
-    gone = bool(found.missing or found.expired)
+    gone, declared = bool(found.missing or found.expired), found.declared_end is not None
     if found.declared_records is not None:
         accounted = found.stored_records + found.dead + found.lost_records
         if accounted != found.declared_records and not gone:
@@ -451,6 +461,6 @@ def _counts(found: StreamVerification) -> list[str]:
             texts.append(f"{found.declared_points} points declared, {points} stored")
     if found.ledger_mark is None:
         texts.append("has rows but no row in the ledger")
-    elif found.ledger_mark != found.stored_end and not gone:
+    elif found.ledger_mark != found.stored_end and not gone and (declared or found.ledger_mark > found.stored_end):
         texts.append(f"the ledger's mark is {found.ledger_mark}, but the tables end at {found.stored_end}")
     return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from typing import Protocol
 
 import pyarrow as pa
@@ -16,8 +17,15 @@ _SETTINGS = {
     "insert_deduplicate": 0,
     "optimize_on_insert": 0,  # the sink has seen to it that rows are unique; collapsing them again costs a third
     "input_format_arrow_allow_missing_columns": 1,
+    "wait_end_of_query": 1,  # status 200 says that it is done,
+    "send_progress_in_http_headers": 0,  # and is not sent before to keep a connection alive
 }
 _SETTLE_POLL_S = 0.1
+
+
+def _once(body: bytes) -> Generator[bytes, None, None]:
+    """A body that cannot be sent again: after a reset the client library repeats an insert by itself, if it can."""
+    yield body
 
 
 class Inserts(Protocol):
@@ -53,7 +61,7 @@ class Writer:
             self._client.raw_insert(
                 f"runtide.{table}",
                 column_names=batch.schema.names,
-                insert_block=buffer.getvalue().to_pybytes(),
+                insert_block=_once(buffer.getvalue().to_pybytes()),
                 fmt="ArrowStream",
                 settings={**_SETTINGS, "max_execution_time": self._limit_s},
             )

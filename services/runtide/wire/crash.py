@@ -1,8 +1,8 @@
-"""Places at which a test may have a process die, as SIGKILL at just that moment would.
+"""Places at which a test may have a process die, as SIGKILL at just that moment would, or freeze as by SIGSTOP.
 
 They do nothing unless RUNTIDE_CRASH_POINT names one. The first RUNTIDE_CRASH_AFTER passes of a process are let go by.
 Who dies, once and nobody after it, is settled by who creates the file that RUNTIDE_CRASH_MARK names: so a part that is
-started again goes on.
+started again goes on. With RUNTIDE_CRASH_SIGNAL=SIGSTOP it freezes instead, and goes on from there when it is woken.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ POINTS = {
     "gateway.received": "nothing is published yet",
     "gateway.published": "the caller has not heard",
     "sink.polled": "nothing is stored",
+    "sink.planned": "it has read what is stored, and stored nothing",
     "sink.inserted": "one table has its rows, others may not",
     "sink.stored": "all tables have theirs, the ledger does not say so",
     "sink.entered": "the ledger says so, nothing is committed",
@@ -26,11 +27,12 @@ POINTS = {
 """All of them, and how things stand there."""
 
 _POINT = os.environ.get("RUNTIDE_CRASH_POINT", "")
+_SIGNAL = signal.Signals[os.environ.get("RUNTIDE_CRASH_SIGNAL", "SIGKILL")]
 _passes = int(os.environ.get("RUNTIDE_CRASH_AFTER", "0"))
 
 
 def crash_point(name: str) -> None:
-    """Die here if this point was asked for and nobody has died yet."""
+    """Die, or freeze, here if this point was asked for and nobody has yet."""
     if name == _POINT:
         _pass()
 
@@ -44,4 +46,4 @@ def _pass() -> None:
         os.close(os.open(os.environ["RUNTIDE_CRASH_MARK"], os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), _SIGNAL)

@@ -3,7 +3,7 @@
 RuntideError
   BadInput            the caller broke a limit; names field, value and limit
   Refused             the gateway will never take these bytes
-  NotAllowed          token missing, wrong, or of another project
+  NotAllowed          token missing, wrong, of a lesser role, or of another project
   Busy                not now: `retry_after_s` says when
   Unavailable         the other side is away
   MissingExtra        the command needs an optional part of the installation
@@ -36,7 +36,7 @@ class Refused(RuntideError):
 
 
 class NotAllowed(RuntideError):
-    """The token is missing, unknown, or belongs to another project."""
+    """The token is missing, unknown, of a role that may not, or of another project."""
 
     code = "not_allowed"
 

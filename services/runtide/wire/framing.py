@@ -90,41 +90,58 @@ def sound(body: bytes | memoryview, element: Element) -> bool:
     return bool(tag == CRC_TAG and crc == crc32(body[element.record : cut]))
 
 
-def check(body: bytes | memoryview, max_record: int | None = None) -> int:
-    """Check framing and crc of a whole body, and the size of each record if told; return the number of records.
+class Checked(NamedTuple):
+    """What a sound body holds, as far as its frames say."""
+
+    records: int = 0
+    points: int = 0
+    """Values of Steps, as `StepEncoder` lays them out."""
+    key_sets: tuple[Element, ...] = ()
+    """Where metric names are said."""
+
+
+def check(body: bytes | memoryview, max_record: int | None = None) -> Checked:
+    """Check framing and crc of a whole body, and the size of each record if told; say what it holds.
 
     Raises FramingError at the first element that is damaged or too large. This runs over every byte that a gateway
-    takes in, so elements with a length of one or two bytes (nearly all) are walked here, whole runs of one length by
-    `_check_run`, and the others by `elements`.
+    takes in, so elements with a length of one or two bytes (nearly all) are walked here, whole runs of one kind and
+    length by `_check_run`, and the others by `elements`.
     """
     data = bytes(body)
-    count = position = 0
+    count = points = position = 0
+    key_sets: list[Element] = []
     size = len(data)
     while position < size:
-        at = position + 3
+        start, at, more = position, position + 3, 0
+        end = size + 1
         if at < size and data[position] == ELEMENT_TAG:
             low = data[position + 1]
             if low < 0x80:
                 at -= 1
                 end = at + low
-            else:
-                high = data[position + 2]
-                end = at + (low & 0x7F | high << 7) if high < 0x80 else size + 1
-            cut = end - CRC_BYTES
-            small = max_record is None or cut - at <= max_record
-            whole = at <= cut and end <= size and data[cut] == CRC_TAG
-            if whole and small and int.from_bytes(data[cut + 1 : end], "little") == crc32(data[at:cut]):
-                more = _check_run(data, end, data[position:at], end - position)
-                count += 1 + more
-                position = end + more * (end - position)
-                continue
-        position = _check_one(data, position, max_record)
-        count += 1
-    return count
+            elif (high := data[position + 2]) < 0x80:
+                end = at + (low & 0x7F | high << 7)
+        cut = end - CRC_BYTES
+        small = max_record is None or cut - at <= max_record
+        whole = at <= cut and end <= size and data[cut] == CRC_TAG
+        if whole and small and int.from_bytes(data[cut + 1 : end], "little") == crc32(data[at:cut]):
+            kind = data[at]
+            if kind != _KEY_SET_TAG:
+                more = _check_run(data, end, data[position:at], kind, end - position)
+            position = end + more * (end - position)
+        else:
+            _, at, end = _check_one(data, position, max_record)
+            kind, position = data[at], end
+        count += 1 + more
+        if kind == _STEP_TAG:
+            points += (1 + more) * values_of(end - CRC_BYTES - at)
+        elif kind == _KEY_SET_TAG:
+            key_sets.append(Element(start, at, end))
+    return Checked(count, points, tuple(key_sets))
 
 
-def _check_run(data: bytes, position: int, head: bytes, stride: int) -> int:
-    """Return how many sound elements of one length follow from `position`: Steps of one key set all have one length.
+def _check_run(data: bytes, position: int, head: bytes, kind: int, stride: int) -> int:
+    """Return how many sound elements of one length and kind follow from `position`, as Steps of one key set do.
 
     It stops without a word at the first element that is different or damaged; the caller looks at that one.
     """
@@ -134,20 +151,20 @@ def _check_run(data: bytes, position: int, head: bytes, stride: int) -> int:
     layout = struct.Struct(f"<{len(head)}s{stride - len(head) - CRC_BYTES}sBI")
     count = 0
     for found, record, tag, crc in layout.iter_unpack(memoryview(data)[position : position + room * stride]):
-        if crc != crc32(record) or found != head or tag != CRC_TAG:
+        if crc != crc32(record) or found != head or tag != CRC_TAG or (record and record[0] != kind):
             break
         count += 1
     return count
 
 
-def _check_one(data: bytes, position: int, max_record: int | None) -> int:
-    """Check the element at `position` in full and return where it ends. Raises FramingError."""
+def _check_one(data: bytes, position: int, max_record: int | None) -> Element:
+    """Check the element at `position` in full and return it. Raises FramingError."""
     element = next(elements(data, position))
     if max_record is not None and element.end - CRC_BYTES - element.record > max_record:
         raise FramingError(position, "record too large")
     if not sound(data, element):
         raise FramingError(position, "crc does not fit")
-    return element.end
+    return element
 
 
 def field_number(body: bytes | memoryview, element: Element) -> int:
@@ -165,6 +182,40 @@ def field_number(body: bytes | memoryview, element: Element) -> int:
 STEP_FIELD = 3
 KEY_SET_FIELD = 2
 LOG_LINE_FIELD = 5
+_STEP_TAG = STEP_FIELD << 3 | 2
+_KEY_SET_TAG = KEY_SET_FIELD << 3 | 2
+
+
+def values_of(length: int) -> int:
+    """How many values a Step has whose record is so long, without its crc: `StepEncoder` always writes every field."""
+    header = 2 if length <= 2 + 0x7F else 3 if length <= 3 + 0x3FFF else 4
+    # 23 bytes of key set, step and time, then the tag of the values and the varint of their length
+    return max(0, (length - header - 25) // 8)
+
+
+def step_points(body: bytes | memoryview, element: Element) -> int:
+    """Number of values of a Step as `StepEncoder` lays it out; 0 for any other record."""
+    if field_number(body, element) != STEP_FIELD:
+        return 0
+    return values_of(element.end - CRC_BYTES - element.record)
+
+
+def key_set_of(body: bytes | memoryview, element: Element) -> int:
+    """The key set that a record says, or whose values it has, as our encoders lay it out; 0 for any other record."""
+    cut, at = element.end - CRC_BYTES, element.record + 1
+    kind = body[element.record]
+    while at < cut and body[at] >= 0x80:
+        at += 1
+    if kind == _STEP_TAG and at + 6 <= cut and body[at + 1] == 0x0D:
+        return int.from_bytes(body[at + 2 : at + 6], "little")
+    if kind == _KEY_SET_TAG and at + 2 <= cut and body[at + 1] == 0x08:
+        found = shift = 0
+        for byte in body[at + 2 : min(at + 7, cut)]:
+            found |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return found
+            shift += 7
+    return 0
 
 
 class StepEncoder:

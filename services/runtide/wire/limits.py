@@ -41,7 +41,17 @@ SEGMENT_BYTES = 16 * MIB
 SPOOL_BYTES = 4 * 1024 * MIB
 """Default disk budget of one stream's unacknowledged bytes."""
 
+STREAM_BYTES = 2**62
+"""Where every stream ends at the latest: a larger offset is a mistake."""
+
+REJECTED_BYTES = 64 * MIB
+"""Refused bytes that are kept beside one stream; what is refused beyond is a gap all the same."""
+
+RUN_METRIC_NAMES = 20_000
+"""Distinct metric names of one run."""
+
 GAP_RECORDS = 2**40
 """Records, or points, that one gap may declare lost: sums of them stay far within 64 bits."""
+
 RULING_LETTERS = 1000
 """Dead letters that one range may rule on."""

@@ -13,4 +13,4 @@ class Role(StrEnum):
     READER = "reader"
     """A page or a check: only asks."""
     ADMIN = "admin"
-    """Everything within its project."""
+    """A person who answers for the project: does all of that, and rules on dead letters."""

@@ -14,6 +14,7 @@ from runtide.cli.home import Home, PartState, Ports, UpState
 from runtide.cli.ports import free_port
 from runtide.cli.tables import cell, print_json, print_table
 from runtide.cli.tail import line_of, values_of
+from runtide.cli.up import up_arguments
 from runtide.gateway.pages import Pages
 
 
@@ -80,6 +81,26 @@ def test_status_says_what_the_gateway_is_not_ready_for(tmp_path: Path, capsys: p
     why = ""
     assert asyncio.run(status("--json")) == 0
     assert json.loads(capsys.readouterr().out)["trouble"] == ""
+
+
+def test_status_says_that_a_canary_which_should_beat_is_not_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = psutil.Process().create_time()
+    for canary, code, words in ((None, 0, ""), (free_port(), 3, "nothing is known of it yet")):
+        ports = Ports(free_port(), free_port(), free_port(), None, canary=canary)
+        part = PartState(os.getpid(), running, ready=True)
+        Home(tmp_path).write(UpState(os.getpid(), running, "0", ports, {"canary": part}))
+        assert main(["status", "--home", str(tmp_path), "--json"]) == code
+        assert json.loads(capsys.readouterr().out)["canary"]["trouble"] == words
+
+
+def test_up_is_started_again_with_the_same_flags(tmp_path: Path) -> None:
+    plain = up_arguments(Home(tmp_path), Ports(1, 2, 3, None))
+    assert plain[-1] == "--no-dashboard"
+    assert "--canary" not in plain
+    with_all = up_arguments(Home(tmp_path), Ports(1, 2, 3, 4, canary=5))
+    assert with_all[-5:] == ["--dashboard-port", "4", "--canary-port", "5", "--canary"]
 
 
 def test_reading_where_nothing_answers_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

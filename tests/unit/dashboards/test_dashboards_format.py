@@ -37,6 +37,11 @@ def test_durations(seconds: float, words: str) -> None:
     assert say.duration(seconds) == words
 
 
+@pytest.mark.parametrize(("seconds", "words"), [(None, "–"), (0.0814, "81 ms"), (1.24, "1.2 s"), (75, "1 min 15 s")])  # noqa: RUF001
+def test_delays(seconds: float | None, words: str) -> None:
+    assert say.delay(seconds) == words
+
+
 def test_sizes_in_binary_units() -> None:
     assert [say.size(n) for n in (0, 1023, 1536, 5 * 2**30)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
 

@@ -203,9 +203,9 @@ def test_bearer() -> None:
 
 
 def test_a_sound_range() -> None:
-    assert check_range(sound(body=STEP * 3), LIMITS) == 3
-    assert check_range(sound(body=b"", gap=rec.Gap(length=10)), LIMITS) == 0
-    assert check_range(sound(rank=-1, host=""), LIMITS) == 0 + 1
+    assert check_range(sound(body=STEP * 3), LIMITS) == framing.Checked(3, 6)
+    assert check_range(sound(body=b"", gap=rec.Gap(length=10)), LIMITS) == framing.Checked()
+    assert check_range(sound(rank=-1, host=""), LIMITS) == framing.Checked(1, 2)
 
 
 BIG = framing.seal(bytes(LIMITS.record_bytes + 1))
@@ -253,7 +253,7 @@ def ruling(**changes: Any) -> pb.Range:
 
 
 def test_a_ruling_needs_no_body_and_no_run() -> None:
-    assert check_range(ruling(), LIMITS) == 0
+    assert check_range(ruling(), LIMITS) == framing.Checked()
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,10 @@ def test_a_ruling_needs_no_body_and_no_run() -> None:
         (ruling(ruling=pb.Ruling(by="ann")), "ruling.offsets"),
         (ruling(ruling=pb.Ruling(offsets=range(1001))), "ruling.offsets"),
         (ruling(ruling=pb.Ruling(offsets=[1], discard="x" * 1025)), "ruling.discard"),
+        (ruling(ruling=pb.Ruling(offsets=[1], discard=" \n")), "ruling.discard"),
+        (ruling(ruling=pb.Ruling(offsets=[1], why="x" * 1025)), "ruling.why"),
         (ruling(ruling=pb.Ruling(offsets=[1], by="é" * 600)), "ruling.by"),
+        (ruling(ruling=pb.Ruling(offsets=[1], by="ann\nand bob")), "ruling.by"),
         (ruling(stream=""), "stream"),
     ],
 )
@@ -276,7 +279,7 @@ def test_rulings_that_are_refused(range_: pb.Range, field: str) -> None:
 
 def test_the_largest_range_that_is_taken() -> None:
     fits = framing.seal(bytes(LIMITS.record_bytes))
-    assert check_range(sound(body=fits * 3), LIMITS) == 3
+    assert check_range(sound(body=fits * 3), LIMITS) == framing.Checked(3)
 
 
 def test_pushes() -> None:
@@ -304,7 +307,7 @@ def test_a_project_has_its_rate_and_its_burst_and_others_have_theirs() -> None:
     clock = Clock()
     rates = Rates(replace(LIMITS, project_bytes_per_s=1000, project_pushes_per_s=1000, burst_s=2), clock)
     rates.charge("a", 2000)
-    with pytest.raises(Busy, match=r"project_bytes_per_s.*1500.*'a'.*1000") as busy:
+    with pytest.raises(Busy, match=r"project_bytes_per_s.*1500.*'a'.*1000.*wait.*RUNTIDE_GATEWAY_LIMITS") as busy:
         rates.charge("a", 1500)
     assert busy.value.retry_after_s == pytest.approx(1.5)
     rates.charge("b", 1500)

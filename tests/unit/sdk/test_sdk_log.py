@@ -443,3 +443,20 @@ run.finish()
     closed = stream.records[-1].stream_closed
     assert closed.records == len(stream.records) - 1
     assert closed.points == 2 * len(stream.said("step"))
+
+
+def test_names_beyond_the_limit_of_a_run_are_refused_and_their_neighbours_kept(job):
+    said = job.run("""
+import runtide
+from runtide.wire import limits
+limits.RUN_METRIC_NAMES = 5
+run = runtide.init("p")
+for step in range(10):
+    run.log({"loss": step, f"made/up/{step}": 1.0}, step=step)
+run.finish()
+""")
+    steps = job.stream().steps()
+    assert [row["loss"] for _, row in steps] == list(range(10))
+    assert len({name for _, row in steps for name in row}) == 5
+    assert said.stderr.count("at most 5 metric names (run_metric_names)") == 2, "when it happens, and at the end"
+    assert "6 values were refused" in said.stderr

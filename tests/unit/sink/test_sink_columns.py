@@ -9,6 +9,7 @@ import pytest
 from runtide.sink import columns
 from runtide.sink.arrived import Arrived, read
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
+from runtide.wire import canary as words
 
 MONTH_US = 31 * 86_400 * 1_000_000
 
@@ -44,6 +45,13 @@ def test_points_are_the_same_as_when_made_one_by_one() -> None:
     assert set(batch["days"].to_pylist()) == {30}
     assert batch["time"].type == pa.timestamp("us", tz="UTC")
     assert batch["received_at"][0].as_py() == datetime.fromtimestamp(NOW_US / 1e6, UTC)
+
+
+def test_what_the_canary_says_goes_by_itself() -> None:
+    parts = [arrived(varied_stream("s1", project=words.PROJECT)), arrived(varied_stream("s2"))]
+    batch = columns.points(parts, 30)
+    days = {row["project"]: row["days"] for row in batch.to_pylist()}
+    assert days == {words.PROJECT: words.DAYS, "p": 30}
 
 
 def test_no_parts_make_no_rows() -> None:

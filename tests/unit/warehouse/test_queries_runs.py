@@ -7,6 +7,7 @@ from clickhouse_connect.driver.client import Client
 from runtide.processor.rebuild import rebuild
 from runtide.testing import sample_data
 from runtide.warehouse import queries
+from runtide.wire.canary import PROJECT as CANARY
 
 RUN = sample_data.SampleRun("r-1", "alpha", steps=200, world_size=2, tags=["Baseline"], lasted_s=100)
 OTHER = sample_data.SampleRun("r-2", "beta", state="crashed", exit_code=137, steps=50, user="grace", lasted_s=100)
@@ -34,6 +35,14 @@ def test_runs_are_found_by_project_state_and_words(client: Client) -> None:
     assert names(client, text="grace r-2") == ["beta"]
     assert names(client, text="%' OR 1 --") == []
     assert queries.count_runs(client, queries.Selection(project="vision")) == {"finished": 1, "crashed": 1}
+
+
+def test_the_canary_is_found_by_its_project_only(client: Client) -> None:
+    sample_data.fill(client, (sample_data.SampleRun("c-1", "canary", project=CANARY, steps=5, lasted_s=10),))
+    assert CANARY not in queries.projects(client)
+    assert "canary" not in names(client)
+    assert sum(queries.count_runs(client, queries.Selection()).values()) == 3
+    assert names(client, project=CANARY) == ["canary"]
 
 
 def test_runs_come_in_pages_last_started_first(client: Client) -> None:

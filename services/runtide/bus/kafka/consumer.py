@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -25,7 +26,8 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from runtide.bus import Message
+from runtide.bus import SCHEMA, Message
+from runtide.bus.kafka.membership import Membership
 from runtide.bus.kafka.repeats import quieten
 from runtide.bus.kafka.settings import KafkaSettings
 from runtide.bus.kafka.stopping import CUT_OFF_S, stop_consumer
@@ -66,14 +68,18 @@ class KafkaConsumer:
         self._group = group or settings.group
         self._consumer: AIOKafkaConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._listener = _Epochs()
+        self._membership = Membership(settings.session_timeout_s)
         self._closed = False
         self._is_away = False
 
     @property
     def epoch(self) -> int:
         """Grows whenever partitions were assigned or lost."""
-        return self._listener.epoch
+        return self._membership.epoch
+
+    def hold(self, epoch: int) -> AbstractContextManager[bool]:
+        """Say whether what was polled in an epoch is still ours; raises Lapsed. See Consumer."""
+        return self._membership.hold(epoch)
 
     async def poll(self, wait_s: float) -> Sequence[Message]:
         """Return what has come, in order per partition; empty after `wait_s` without anything, brokers away included.
@@ -95,7 +101,7 @@ class KafkaConsumer:
             return ()
         self._is_away = False
         if found:
-            self._listener.settle()
+            self._membership.settle()
         return [_message(record) for records in found.values() for record in records]
 
     async def _fetched(self, consumer: AIOKafkaConsumer, wait_s: float) -> dict[TopicPartition, list[Any]]:
@@ -119,6 +125,7 @@ class KafkaConsumer:
         consumer = self._consumer
         if not passes and consumer is not None:
             self._consumer = self._starting = None
+            await self._membership.let_go()
             await stop_consumer(consumer)
         await asyncio.sleep(max(0.0, rest_s))
 
@@ -175,39 +182,14 @@ class KafkaConsumer:
             max_partition_fetch_bytes=FETCH_BYTES,
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=250,
+            session_timeout_ms=int(self._settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(self._settings.session_timeout_s * 300),
             request_timeout_ms=int(self._settings.send_timeout_s * 1000),
             **self._settings.client(),
         )
-        consumer.subscribe([self._settings.records_topic], listener=self._listener)
+        self._membership.listen(consumer)
+        consumer.subscribe([self._settings.records_topic], listener=self._membership)
         return consumer
-
-
-class _Epochs(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Counts changes of what is assigned.
-
-    What was polled and not committed before a change comes again after it, so a sink drops it when the epoch grows. It
-    must not drop what came after the change: so the epoch has grown before the first message of an assignment is given.
-    """
-
-    def __init__(self) -> None:
-        self.epoch = 1
-        self._changing = True
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Partitions may go to another member."""
-        self.epoch += 1
-        self._changing = True
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Partitions may have come from another member."""
-        self.settle()
-        log.info("partitions_assigned partitions=%s", sorted(each.partition for each in assigned))
-
-    def settle(self) -> None:
-        """The assignment is there: the client says so, or its first messages do, which may come a moment earlier."""
-        if self._changing:
-            self.epoch += 1
-            self._changing = False
 
 
 def _message(record: Any) -> Message:
@@ -221,4 +203,5 @@ def _message(record: Any) -> Message:
         received_us=int(received) if received.isdigit() else record.timestamp * 1000,
         partition=record.partition,
         position=record.offset,
+        schema=headers.get("schema", SCHEMA.encode()).decode(errors="replace"),
     )

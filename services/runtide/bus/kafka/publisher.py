@@ -21,9 +21,6 @@ from runtide.wire.errors import BadInput, Unavailable
 
 log = logging.getLogger(__name__)
 
-SCHEMA = b"1"
-"""Header `schema`: the value is a serialized `runtide.v1.Range`."""
-
 
 class KafkaPublisher:
     """The gateway's side. Begins to connect with the first publish()."""
@@ -73,7 +70,7 @@ class KafkaPublisher:
         headers = [
             ("project", message.project.encode()),
             ("received_us", str(message.received_us).encode()),
-            ("schema", SCHEMA),
+            ("schema", message.schema.encode()),
         ]
         # Only the way into the producer's buffer is ordered here; acknowledgements are awaited side by side.
         async with self._order[hash(message.key) % len(self._order)]:

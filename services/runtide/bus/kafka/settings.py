@@ -34,6 +34,8 @@ class KafkaSettings:
     ssl_cafile, ssl_certfile, ssl_keyfile for TLS."""
     group: str = "runtide-sink"
     """Consumer group of the sinks."""
+    session_timeout_s: float = 10.0
+    """A member of it that the brokers have not heard of for this long loses its partitions to the others."""
 
     @property
     def records_topic(self) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from runtide.warehouse.queries.reading import rows
+from runtide.wire.canary import PROJECT as CANARY
 
 _COLUMNS = (
     "project, run_id, experiment, name, state, reason, user, host, world_size, attempt, started_at, finished_at, "
@@ -48,7 +49,7 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs: every condition that is given must hold."""
+    """Which runs: every condition that is given must hold. The canary's is found by its project only."""
 
     project: str | None = None
     text: str = ""
@@ -62,6 +63,9 @@ class Selection:
         if self.project:
             parts.append("project = {project:String}")
             parameters["project"] = self.project
+        else:
+            parts.append("project != {canary:String}")
+            parameters["canary"] = CANARY
         for position, word in enumerate(self.text.split()):
             parts.append(
                 "positionCaseInsensitiveUTF8(concat(name, ' ', run_id, ' ', experiment, ' ', user, ' ', host, ' ', "
@@ -104,8 +108,9 @@ def run(client: Any, project: str, run_id: str) -> RunRow | None:
 
 
 def projects(client: Any) -> list[str]:
-    """Every project that has a run."""
-    return [row["project"] for row in rows(client, "SELECT DISTINCT project FROM runtide.run_rows ORDER BY project")]
+    """Every project that has a run, but for the canary's own."""
+    found = rows(client, "SELECT DISTINCT project FROM runtide.run_rows ORDER BY project")
+    return [row["project"] for row in found if row["project"] != CANARY]
 
 
 def usual_metrics(client: Any, keys: Iterable[tuple[str, str]], limit: int = 3) -> list[str]:
