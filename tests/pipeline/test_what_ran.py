@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -166,6 +167,14 @@ def test_what_sql_says_of_a_run_is_what_git_says(stack: Stack, repository: Path,
     assert stack.sql(f"SELECT count() FROM files WHERE position(content, '{SECRET}') > 0") == [(0,)]
     code, verified = stack.verify("r")
     assert code == 0, verified["problems"]
+
+    shown = json.loads(stack.runtide("show", "r", "--json").stdout)
+    assert [each["git_commit"] for each in shown["environments"]] == [commit]
+    assert {each["kind"] for each in shown["files"]} == {"entry", "patch", "untracked", "config", "lock"}
+    assert len(shown["fingerprints"]) == 1
+    text = stack.runtide("show", "r").stdout
+    assert commit in text
+    assert "uncommitted.patch" in text
 
 
 def test_one_set_for_each_attempt_said_by_rank_0_and_equal_runs_have_equal_fingerprints(

@@ -1,5 +1,6 @@
 -- What each attempt of a run was: where it ran, which files say what ran, and what has to be equal for two to be the same.
--- All of it lies in events as it was said; a file of several parts is put together here.
+-- All of it lies in events as it was said; a file of several parts is put together here. Without FINAL, which would read the
+-- content of every event: what came twice makes no difference in any of them. Each JSON text is parsed once where it can be.
 
 CREATE OR REPLACE VIEW runtide.environments
 (
@@ -33,25 +34,25 @@ CREATE OR REPLACE VIEW runtide.environments
 COMMENT 'What rank 0 of each attempt ran on'
 AS SELECT
     project, run_id, attempt, time, host,
-    JSONExtractString(said, 'python') AS python, JSONExtractString(said, 'os') AS os,
-    JSONExtractString(said, 'cpu') AS cpu, toUInt32(JSONExtractUInt(said, 'cpus')) AS cpus,
-    JSONExtractUInt(said, 'memory_bytes') AS memory_bytes, JSONExtract(said, 'gpus', 'Array(String)') AS gpus,
-    JSONExtractString(said, 'driver') AS driver, JSONExtractString(said, 'cuda') AS cuda,
-    JSONExtractString(said, 'image') AS image, JSONExtractString(said, 'scheduler') AS scheduler,
-    JSONExtractString(said, 'job_id') AS job_id, JSONExtract(said, 'command', 'Array(String)') AS command,
-    JSONExtractString(said, 'working_dir') AS working_dir, JSONExtractString(said, 'git', 'commit') AS git_commit,
-    JSONExtractString(said, 'git', 'branch') AS git_branch, JSONExtractString(said, 'git', 'remote') AS git_remote,
-    JSONExtractBool(said, 'git', 'dirty') AS git_dirty,
+    one.python AS python, one.os AS os, one.cpu AS cpu, one.cpus AS cpus, one.memory_bytes AS memory_bytes,
+    one.gpus AS gpus, one.driver AS driver, one.cuda AS cuda, one.image AS image, one.scheduler AS scheduler,
+    one.job_id AS job_id, one.command AS command, one.working_dir AS working_dir,
+    one.git.commit AS git_commit, one.git.branch AS git_branch, one.git.remote AS git_remote, one.git.dirty AS git_dirty,
     JSONExtract(said, 'packages', 'Map(String, String)') AS packages,
-    JSONExtract(said, 'variables', 'Map(String, String)') AS variables,
-    JSONExtract(said, 'notes', 'Array(String)') AS notes, said AS json
+    JSONExtract(said, 'variables', 'Map(String, String)') AS variables, one.notes AS notes, said AS json
 FROM
 (
-    SELECT project, run_id, attempt, time, host, JSONExtractString(json, 'json') AS said
-    FROM runtide.events FINAL
-    WHERE kind = 'environment'
-    ORDER BY time, stream, offset
-    LIMIT 1 BY project, run_id, attempt
+    SELECT
+        project, run_id, attempt, time, host, said,
+        JSONExtract(said, 'Tuple(python String, os String, cpu String, cpus UInt32, memory_bytes UInt64, gpus Array(String), driver String, cuda String, image String, scheduler String, job_id String, command Array(String), working_dir String, notes Array(String), git Tuple(commit String, branch String, remote String, dirty Bool))') AS one
+    FROM
+    (
+        SELECT project, run_id, attempt, time, host, JSONExtractString(json, 'json') AS said
+        FROM runtide.events
+        WHERE kind = 'environment'
+        ORDER BY time, stream, offset
+        LIMIT 1 BY project, run_id, attempt
+    )
 );
 
 CREATE OR REPLACE VIEW runtide.files
@@ -70,24 +71,24 @@ CREATE OR REPLACE VIEW runtide.files
 )
 COMMENT 'Files that say what ran, as rank 0 of each attempt found them'
 AS SELECT
-    project, run_id, attempt, file_kind AS kind, file_path AS path, time, digest, size,
+    project, run_id, attempt, file_kind AS kind, file_path AS path, time, file_digest AS digest, file_size AS size,
     arrayStringConcat(arrayMap(x -> x.2, arraySort(x -> x.1, pieces))) AS content,
-    cut OR length(pieces) < parts AS truncated,
-    if(length(pieces) < parts, 'a part of it has not arrived', said) AS note
+    file_cut OR arrived < parts AS truncated,
+    if(arrived < parts, 'a part of it has not arrived', file_note) AS note
 FROM
 (
     SELECT
-        project, run_id, attempt, stream, time, file_kind, file_path, any(file_digest) AS digest, any(file_size) AS size,
-        groupArray((part, piece)) AS pieces, max(file_parts) AS parts, max(file_cut) AS cut, any(file_note) AS said
+        project, run_id, attempt, stream, time, one.kind AS file_kind, one.path AS file_path,
+        any(one.digest) AS file_digest, any(one.size) AS file_size, any(one.truncated) AS file_cut,
+        any(one.note) AS file_note, any(one.parts) AS parts, uniqExact(one.part) AS arrived,
+        groupUniqArray((one.part, piece)) AS pieces
     FROM
     (
         SELECT
-            project, run_id, attempt, stream, time, JSONExtractString(json, 'kind') AS file_kind,
-            JSONExtractString(json, 'path') AS file_path, JSONExtractString(json, 'digest') AS file_digest,
-            JSONExtractUInt(json, 'size') AS file_size, base64Decode(JSONExtractString(json, 'content')) AS piece,
-            JSONExtractUInt(json, 'part') AS part, JSONExtractUInt(json, 'parts') AS file_parts,
-            JSONExtractBool(json, 'truncated') AS file_cut, JSONExtractString(json, 'note') AS file_note
-        FROM runtide.events FINAL
+            project, run_id, attempt, stream, time,
+            JSONExtract(json, 'Tuple(path String, kind String, digest String, size UInt64, truncated Bool, note String, part UInt32, parts UInt32)') AS one,
+            base64Decode(JSONExtractString(json, 'content')) AS piece
+        FROM runtide.events
         WHERE kind = 'source_file'
     )
     GROUP BY project, run_id, attempt, stream, time, file_kind, file_path
@@ -108,17 +109,22 @@ CREATE OR REPLACE VIEW runtide.fingerprints
 COMMENT 'SHA-256 in hex of what has to be equal for two runs to be the same'
 AS SELECT
     project, run_id, attempt,
-    argMaxIf(JSONExtractString(json, 'code'), (time, offset), JSONExtractString(json, 'code') != '') AS code,
-    argMaxIf(JSONExtractString(json, 'config'), (time, offset), JSONExtractString(json, 'config') != '') AS config,
+    argMaxIf(one.code, (time, offset), one.code != '') AS code,
+    argMaxIf(one.config, (time, offset), one.config != '') AS config,
     multiIf(
-        countIf(JSONExtractString(json, 'data') != '') > 0,
-        argMaxIf(JSONExtractString(json, 'data'), (time, offset), JSONExtractString(json, 'data') != ''),
+        countIf(one.data != '') > 0, argMaxIf(one.data, (time, offset), one.data != ''),
         countIf(kind = 'dataset_use') = 0, '',
-        lower(hex(SHA256(arrayStringConcat(arraySort(groupUniqArrayIf(
-            concat(JSONExtractString(json, 'role'), ' ', JSONExtractString(json, 'digest')), kind = 'dataset_use'
-        )), '\n'))))
+        lower(hex(SHA256(arrayStringConcat(arraySort(
+            groupUniqArrayIf(concat(one.role, ' ', one.digest), kind = 'dataset_use')
+        ), '\n'))))
     ) AS data,
-    argMaxIf(JSONExtractString(json, 'environment'), (time, offset), JSONExtractString(json, 'environment') != '') AS environment
-FROM runtide.events FINAL
-WHERE kind IN ('fingerprint', 'dataset_use')
+    argMaxIf(one.environment, (time, offset), one.environment != '') AS environment
+FROM
+(
+    SELECT
+        project, run_id, attempt, time, offset, kind,
+        JSONExtract(json, 'Tuple(code String, config String, data String, environment String, role String, digest String)') AS one
+    FROM runtide.events
+    WHERE kind IN ('fingerprint', 'dataset_use')
+)
 GROUP BY project, run_id, attempt;
