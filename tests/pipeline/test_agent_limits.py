@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from runtide.agent import rejects
-from runtide.agent.shipper import LEAST_WINDOW_BYTES
+from runtide.agent.shipper import FIRST_PUSH_BYTES, LEAST_PUSH_BYTES
 from runtide.agent.streams import TailedStream
 from runtide.spool.layout import Position, runtime_folder
 from runtide.testing.waiting import until
@@ -98,9 +98,9 @@ def test_an_agent_at_its_limit_sends_little_and_grows_again_when_it_may(tmp_path
             until(lambda: position(job).acknowledged == job.writer.offset)
         refused = [sum(len(range_.body) for range_ in push.ranges) for _, push in gateway.pushes[:12]]
         taken = [sum(len(range_.body) for range_ in push.ranges) for _, push in gateway.pushes[12:]]
-        assert max(refused) > 2 << 20
-        assert refused[-3:] == pytest.approx([LEAST_WINDOW_BYTES] * 3, rel=0.01)
-        assert taken[0] == pytest.approx(LEAST_WINDOW_BYTES, rel=0.01)
+        assert refused[0] == pytest.approx(FIRST_PUSH_BYTES, rel=0.01)
+        assert refused[-3:] == pytest.approx([LEAST_PUSH_BYTES] * 3, rel=0.01)
+        assert taken[0] == pytest.approx(LEAST_PUSH_BYTES, rel=0.01)
         assert max(taken) > 1 << 20
 
 

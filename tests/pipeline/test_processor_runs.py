@@ -125,6 +125,35 @@ def test_a_new_processor_finds_what_changed_while_none_ran(client: Client) -> No
     assert (row["state"], row["exit_code"]) == ("finished", 0)
 
 
+def test_a_processor_that_hears_no_more_of_a_run_does_not_take_its_end_back(client: Client) -> None:
+    """Its partition went to another processor, or the run's ranks are spread over both."""
+    story = Story(client, "shared")
+    story.open(0)
+    assert story.after(1)["state"] == "running"
+    first, story.deriver = story.deriver, Deriver(lambda: client, lambda: story.now)
+    story.closed(0)
+    assert story.after(1)["state"] == "finished"
+    story.deriver = first
+    for seconds in (5, 20, 20, 20):
+        row = story.after(seconds)
+        assert (row["state"], row["exit_code"]) == ("finished", 0)
+
+
+def test_what_only_another_processor_was_told_of_stands_in_the_row_within_seconds(client: Client) -> None:
+    story = Story(client, "told-to-two")
+    story.open(0)
+    story.after(1)
+    first, story.deriver = story.deriver, Deriver(lambda: client, lambda: story.now)
+    entry = {"key": "lr", "json": "0.1"}
+    story.say("0" * 32, Record("config_set", story.now, message={"entries": [entry]}))
+    assert json.loads(story.after(1)["config"]) == {"lr": 0.1}
+    story.deriver = first
+    for at in range(12):
+        story.say("0" * 32, step(story, at, loss=1.0))
+        row = story.after(1)
+    assert (json.loads(row["config"]), row["last_step"]) == ({"lr": 0.1}, 11)
+
+
 def test_summary_and_configuration(client: Client) -> None:
     story = Story(client, "said", ranks=2)
 

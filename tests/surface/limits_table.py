@@ -216,14 +216,20 @@ OTHER: list[tuple[str, object, str, Words]] = [
         Words("Pushes", "destination", "agent", "nothing", "stays in the spool"),
     ),
     (
-        "agent: least bytes under way",
-        shipper.LEAST_WINDOW_BYTES,
+        "agent: bytes of its first Push",
+        shipper.FIRST_PUSH_BYTES,
+        FIXED,
+        Words("bytes", "destination", "agent", "nothing", "grows by a quarter with each Push that passes soon"),
+    ),
+    (
+        "agent: least bytes of a Push",
+        shipper.LEAST_PUSH_BYTES,
         FIXED,
         Words(
             "bytes",
             "destination",
             "agent",
-            "halved down to this by each delay a gateway asks for",
+            "halved down to this by each Push that has to travel again",
             "stays in the spool",
         ),
     ),

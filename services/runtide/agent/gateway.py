@@ -30,7 +30,14 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_retries", 0),
+    # a connection that a network has forgotten answers no ping, and another one is opened; without this every call on
+    # it would end at its deadline, for ever
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # newer releases go by this one, and would wait for a minute
 ]
+DEAD_S = 30.0
+"""A connection that has died in silence is known to be dead after this long at the most."""
 
 
 class Tls(NamedTuple):
@@ -86,6 +93,9 @@ class Failure(Exception):
     text: str
     delay_s: float | None = None
     """As the gateway asked for."""
+    in_vain: bool = False
+    """The bytes have to travel again; not so where the gateway has them and does not know yet whether they are stored:
+    then the same ranges join what is under way."""
 
 
 class GatewayClient:
@@ -161,7 +171,7 @@ def judge(error: grpc.aio.AioRpcError, url: str) -> Failure:
     delay_s = _asked_delay(error)
     if code is grpc.StatusCode.UNAVAILABLE and delay_s is None:
         text = f"gateway at {url} unreachable"
-    return Failure(Verdict.RETRY, text, delay_s)
+    return Failure(Verdict.RETRY, text, delay_s, code is not grpc.StatusCode.UNAVAILABLE or delay_s is None)
 
 
 def _asked_delay(error: grpc.aio.AioRpcError) -> float | None:

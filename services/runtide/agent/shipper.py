@@ -1,8 +1,9 @@
 """Ships the streams of one destination: ranges of many streams in one Push, one Push in flight per stream.
 
 Promises: small Pushes when little happens, full ones under load, at most one every `PACE_S` unless they are full; after
-an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; a stream that is put off waits
-alone; no byte is given up but by the gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
+an error full-jitter backoff from 0.1 to 30 s, never earlier than the gateway asked for; what travels in vain is less
+than what arrives, and a Push is never larger than the network carries within its deadline; a stream that is put off
+waits alone; no byte is given up but by the gateway's refusal of its record. Memory: at most `PUSHES` Pushes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.agent.gateway import PUSH_TIMEOUT_S, Failure, GatewayClient, Verdict
 from runtide.agent.streams import Piece, TailedStream
 from runtide.v1.ingest_pb2 import PushRequest, Refusal
 from runtide.wire.crash import crash_point
@@ -31,9 +32,9 @@ UNREADABLE_S = 5.0
 """How long a stream is left alone that cannot be read."""
 ENVELOPE_BYTES = 512 * KIB
 """What a Push may carry beside bodies: key sets, identities."""
+FIRST_PUSH_BYTES = 256 * KIB
+LEAST_PUSH_BYTES = 64 * KIB
 _FULL_BYTES = PUSH_BYTES // 4
-LEAST_WINDOW_BYTES = 64 * KIB
-"""So much may be under way however often the gateway said that it is too much."""
 
 Batch = list[tuple[TailedStream, Piece]]
 
@@ -58,13 +59,43 @@ class Backoff:
         self.failures = 0
 
 
+class PushSize:
+    """How many bytes a Push may carry.
+
+    What is refused, or breaks off, comes again: so the first one is small, one that passes well within its deadline
+    lets the next be larger by a quarter, and one that has travelled in vain halves it. So a project at its limit sends
+    little and often.
+    """
+
+    def __init__(self, soon_s: float) -> None:
+        """A Push that takes longer than `soon_s` lets none grow."""
+        self._soon_s = soon_s
+        self.bytes = FIRST_PUSH_BYTES
+
+    def passed(self, size: int, took_s: float) -> None:
+        """A Push of this size was answered. A small one says nothing of larger ones."""
+        if 2 * size >= self.bytes and took_s < self._soon_s:
+            self.bytes = min(PUSH_BYTES, self.bytes * 5 // 4)
+
+    def in_vain(self) -> None:
+        """A Push has to travel again."""
+        self.bytes = max(LEAST_PUSH_BYTES, self.bytes // 2)
+
+
 class Shipper:
     """The loop of one destination."""
 
     def __init__(
-        self, name: str, client: GatewayClient, agent: str, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        client: GatewayClient,
+        agent: str,
+        clock: Callable[[], float] = time.monotonic,
+        push_timeout_s: float = PUSH_TIMEOUT_S,
     ) -> None:
         """`agent` names the sender in each Push."""
+        self._push_timeout_s = push_timeout_s
+        self._size = PushSize(push_timeout_s / 4)
         self.streams: set[TailedStream] = set()
         self.client = client
         self.error = ""
@@ -77,9 +108,6 @@ class Shipper:
         self._not_before = 0.0
         self._asked_until = 0.0
         self._max_ranges = PUSH_RANGES
-        self._window = PUSHES * PUSH_BYTES
-        """Bytes that may be under way: halved where the gateway asks to wait, so that a project at its limit sends
-        little and often; it grows by a quarter with each Push that was taken."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -140,7 +168,7 @@ class Shipper:
         """Sleep until another Push may start and there is something for it."""
         while True:
             self._wake.clear()
-            allowed = 1 if self._backoff.failures else max(1, self._window // PUSH_BYTES)
+            allowed = 1 if self._backoff.failures else PUSHES
             pause = self._not_before - self._clock()
             if not self._ready or len(self._tasks) >= allowed:
                 await self._wake.wait()
@@ -157,8 +185,7 @@ class Shipper:
         """Take ranges round robin until the Push is full or nothing waits."""
         batch: Batch = []
         request = PushRequest(agent=self._agent)
-        most = min(PUSH_BYTES, self._window)
-        room, envelope, turn = most, ENVELOPE_BYTES, self._ready
+        room, envelope, turn = self._size.bytes, ENVELOPE_BYTES, self._ready
         self._ready, self._queued = deque(), set()
         max_ranges = self._max_ranges
         while turn and room > 0 and len(batch) < max_ranges:
@@ -179,7 +206,7 @@ class Shipper:
             turn.append(stream)
         for stream in turn:
             self.offer(stream)
-        full = most - room >= _FULL_BYTES
+        full = _size(batch) >= _FULL_BYTES
         self._not_before = self._clock() + (0.0 if full or not batch else PACE_S)
         return batch, request
 
@@ -208,14 +235,16 @@ class Shipper:
 
     async def _push(self, batch: Batch, request: PushRequest) -> None:
         self.pushes += 1
+        begun = self._clock()
         try:
-            acks = await self.client.push(request)
+            acks = await self.client.push(request, self._push_timeout_s)
         except Failure as failure:
             self._failed(batch, failure)
         except Exception as error:
             log.exception("gateway=%s push failed", self._name)
             self._failed(batch, Failure(Verdict.RETRY, f"gateway at {self._name}: {type(error).__name__}: {error}"))
         else:
+            self._size.passed(_size(batch), self._clock() - begun)
             self._answered(batch, acks)
         finally:
             for stream in {stream for stream, _ in batch}:
@@ -238,7 +267,6 @@ class Shipper:
             except Exception:  # its neighbours have been answered too; the range comes again
                 log.exception("stream=%s offset=%d answer not taken", stream.info.stream, piece.offset)
         self._max_ranges = min(PUSH_RANGES, self._max_ranges * 2)
-        self._window = min(PUSHES * PUSH_BYTES, self._window * 5 // 4)
         self._backoff.reset()
         self._say("")
 
@@ -250,13 +278,14 @@ class Shipper:
                 stream, piece = batch[0]
                 stream.refuse(piece, Refusal(code="invalid_argument", limit=failure.text), self._clock())
             return
+        if failure.in_vain:
+            self._size.in_vain()
         delay = self._backoff.next(failure.delay_s)
         if failure.verdict is Verdict.NOT_ALLOWED:
             delay = max(delay, NOT_ALLOWED_S)
         self._not_before = max(self._not_before, self._clock() + delay)
         if failure.delay_s is not None:
             self._asked_until = self._not_before
-            self._window = max(LEAST_WINDOW_BYTES, self._window // 2)
         self._say(failure.text)
 
     def _say(self, error: str) -> None:
@@ -266,3 +295,7 @@ class Shipper:
             self.error = error
             for stream in self.streams:
                 stream.say_error(error)
+
+
+def _size(batch: Batch) -> int:
+    return sum(len(piece.body) for _, piece in batch)

@@ -39,6 +39,8 @@ ROW_US = SECOND
 """Least time between two rows of a run."""
 HEARTBEAT_ROW_US = 3 * SECOND
 """Least time between two rows that differ in the sign of life only."""
+REREAD_US = 10 * SECOND
+"""Events of a run that goes on are read again after this long: another processor may have been told of them."""
 _AT_ONCE = 256
 """Runs that are refreshed in one go."""
 _KEPT = 4096
@@ -94,6 +96,8 @@ class Watched:
     """Something came since the row was made."""
     unread: bool = True
     """Events came since they were read."""
+    read_us: int = 0
+    """When they were read."""
 
     @property
     def heard_us(self) -> int:
@@ -155,8 +159,11 @@ class RunBook:
             waited = now_us - watched.written_us
             if waited < ROW_US:
                 continue
-            if watched.stale or (not watched.ended and _differs(watched, now_us)):
-                due.append(run)
+            if not watched.stale and (watched.ended or not _differs(watched, now_us)):
+                continue
+            if not watched.stale:
+                watched.unread = True  # not silent, perhaps: another processor may be told of the run now
+            due.append(run)
         for at in range(0, len(due), _AT_ONCE):
             self._refresh(due[at : at + _AT_ONCE], now_us, ledger or {})
         self._forget()
@@ -179,6 +186,7 @@ class RunBook:
         for run, (said, known) in read.items():
             watched = self._runs[run]
             watched.said, watched.attempts, watched.unread = said, known, False
+            watched.read_us = self._store.now_us()
 
     def _write_attempts(self, changed: Sequence[tuple[Run, Attempt]]) -> None:
         if not changed:
@@ -199,6 +207,8 @@ class RunBook:
         self._store.insert("attempt_rows", pa.Table.from_pylist(rows, schema=_ATTEMPT_SCHEMA))
 
     def _refresh(self, runs: Sequence[Run], now_us: int, known: Mapping[Run, Sequence[LedgerRow]]) -> None:
+        for watched in map(self._runs.__getitem__, runs):
+            watched.unread = watched.unread or now_us - watched.read_us >= REREAD_US
         self.read_events(runs)
         ledger = {**known, **self._store.ledger([run for run in runs if run not in known])}
         self._hear(runs)

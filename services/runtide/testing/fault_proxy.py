@@ -71,6 +71,8 @@ class _Link:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
+    lost: bool = False
+    """Nothing passes any more."""
 
     def end(self) -> None:
         """In order: what was written arrives first."""
@@ -96,6 +98,8 @@ class FaultProxy:
     """Where it listens, once it does; the same for all its life."""
     connections: int = 0
     """Taken so far."""
+    lost: int = 0
+    """Those of which bytes were swallowed."""
 
     def __post_init__(self) -> None:
         self._links: set[_Link] = set()
@@ -176,7 +180,7 @@ class FaultProxy:
                 for way, source, sink in ((self.to_server, near, server), (self.to_client, far, client)):
                     under_way = _UnderWay(CHUNKS)
                     group.create_task(_take(way, source, under_way))
-                    group.create_task(_give(way, under_way, sink, link))
+                    group.create_task(self._give(way, under_way, sink, link))
             link.end()
         except* OSError:  # one end is gone, and so is the other
             pass
@@ -184,6 +188,25 @@ class FaultProxy:
             link.reset()
             self._links.discard(link)
             await asyncio.gather(client.wait_closed(), server.wait_closed(), return_exceptions=True)
+
+    async def _give(self, way: Way, under_way: _UnderWay, sink: asyncio.StreamWriter, link: _Link) -> None:
+        """Write what was read, as the faults let it. Raises OSError where the connection is gone."""
+        ended = False
+        while True:
+            due, data = await under_way.get()
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            if way.swallow and not link.lost:
+                link.lost = True
+                self.lost += 1
+            if data and not link.lost and not ended:
+                ended = await _pass(way, data, sink, link)
+            if data:
+                continue
+            if data is None and not link.lost:
+                raise ConnectionResetError
+            if not link.lost and not ended:
+                sink.write_eof()
+            return
 
 
 async def _take(way: Way, source: asyncio.StreamReader, under_way: _UnderWay) -> None:
@@ -196,23 +219,6 @@ async def _take(way: Way, source: asyncio.StreamReader, under_way: _UnderWay) ->
         except OSError:
             data = None
         await under_way.put((asyncio.get_running_loop().time() + way.delay_s, data))
-
-
-async def _give(way: Way, under_way: _UnderWay, sink: asyncio.StreamWriter, link: _Link) -> None:
-    """Write what was read, as the faults let it. Raises OSError where the connection is gone."""
-    lost = False  # nothing passes any more
-    while True:
-        due, data = await under_way.get()
-        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-        lost = lost or way.swallow
-        if data is None and not lost:
-            raise ConnectionResetError
-        if data and not lost:
-            lost = await _pass(way, data, sink, link)
-        if not data:
-            if not lost:
-                sink.write_eof()
-            return
 
 
 async def _pass(way: Way, data: bytes, sink: asyncio.StreamWriter, link: _Link) -> bool:

@@ -23,6 +23,7 @@ OFFSET_COMMIT = 8
 NOT_LEADER = 6
 REQUEST_TIMED_OUT = 7
 NOT_ENOUGH_REPLICAS = 19
+NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
 OUT_OF_ORDER_SEQUENCE = 45
 
 _PRODUCER = 0
@@ -79,6 +80,14 @@ class MockKafka:
         for broker in self._brokers:
             self._check(self._lib.rd_kafka_mock_broker_set_rtt(self._cluster, broker, milliseconds))
 
+    def move_leader(self, topic: str, partition: int, broker: int) -> None:
+        """Let another broker, counted from 1, lead a partition."""
+        self._check(self._lib.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, broker))
+
+    def move_coordinator(self, group: str, broker: int) -> None:
+        """Let another broker, counted from 1, coordinate a group."""
+        self._check(self._lib.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), broker))
+
     def push_errors(self, api_key: int, codes: Sequence[int]) -> None:
         """Answer the next requests of one kind with these error codes, one each."""
         array = (ctypes.c_int * len(codes))(*codes)
@@ -113,6 +122,8 @@ def _library() -> ctypes.CDLL:
         ("rd_kafka_mock_broker_set_down", number, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_broker_set_up", number, (pointer, ctypes.c_int32)),
         ("rd_kafka_mock_broker_set_rtt", number, (pointer, ctypes.c_int32, number)),
+        ("rd_kafka_mock_partition_set_leader", number, (pointer, text, ctypes.c_int32, ctypes.c_int32)),
+        ("rd_kafka_mock_coordinator_set", number, (pointer, text, text, ctypes.c_int32)),
         ("rd_kafka_mock_push_request_errors_array", None, (pointer, ctypes.c_int16, ctypes.c_size_t, pointer)),
     ):
         function = getattr(lib, name)

@@ -9,15 +9,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from runtide.agent.ends import measure_end
-from runtide.agent.gateway import parse_url, retry_info
+from runtide.agent.gateway import judge, parse_url, retry_info
 from runtide.agent.parent import job_environment, signal_name
 from runtide.agent.sample import Sampler
-from runtide.agent.shipper import LAST_BACKOFF_S, Backoff
+from runtide.agent.shipper import LAST_BACKOFF_S, LEAST_PUSH_BYTES, Backoff, PushSize
 from runtide.agent.streams import End, Piece, TailedStream
 from runtide.agent.watch import Ended, Processes
 from runtide.spool.layout import Position, StreamInfo, segment_name, segments
@@ -25,7 +26,7 @@ from runtide.v1.ingest_pb2 import Refusal
 from runtide.v1.records_pb2 import KeySet, LogLine, Record
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import StepEncoder, elements, seal
-from runtide.wire.limits import BATCH_BYTES, RECORD_BYTES
+from runtide.wire.limits import BATCH_BYTES, MIB, PUSH_BYTES, RECORD_BYTES
 
 
 def test_the_first_retry_is_quick_and_none_waits_longer_than_the_bound() -> None:
@@ -43,6 +44,47 @@ def test_no_retry_comes_before_the_delay_that_was_asked_for(asked: float, failur
     backoff = Backoff()
     backoff.failures = failures
     assert asked <= backoff.next(asked) <= asked * 1.25
+
+
+@given(st.lists(st.integers(2 * LEAST_PUSH_BYTES, 2 * PUSH_BYTES), min_size=1, max_size=4))
+def test_whatever_the_room_is_less_travels_in_vain_than_arrives(rooms: list[int]) -> None:
+    """Room for a Push changes every 30 MiB."""
+    size = PushSize(soon_s=15)
+    arrived = in_vain = 0
+    while arrived < len(rooms) * 30 * MIB:
+        tried = size.bytes
+        if tried > rooms[arrived // (30 * MIB)]:
+            in_vain += tried
+            size.in_vain()
+        else:
+            arrived += tried
+            size.passed(tried, took_s=0.1)
+    assert in_vain < arrived
+
+
+def test_a_push_that_takes_long_lets_none_grow_and_a_small_one_neither() -> None:
+    size = PushSize(soon_s=15)
+    first = size.bytes
+    size.passed(first, took_s=16)
+    size.passed(first // 3, took_s=0.1)
+    assert size.bytes == first
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "in_vain"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, ("retry-after-ms", "500"), True),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, None, True),
+        (grpc.StatusCode.UNAVAILABLE, None, True),
+        (grpc.StatusCode.UNAVAILABLE, ("retry-after-ms", "500"), False),
+    ],
+)
+def test_what_the_gateway_is_still_storing_has_not_travelled_in_vain(
+    code: grpc.StatusCode, asked: tuple[str, str] | None, in_vain: bool
+) -> None:
+    said = grpc.aio.Metadata(*([asked] if asked else []))
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), said)
+    assert judge(error, "grpc://h").in_vain is in_vain
 
 
 @pytest.mark.parametrize(
