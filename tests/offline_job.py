@@ -110,11 +110,12 @@ def clean_env() -> dict[str, str]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """An offline job: nothing but its spool is touched."""
+    """An offline job: nothing but its spool is touched, and nothing is collected beside it."""
     env = clean_env() | {
         "RUNTIDE_DIR": str(tmp_path / "spool"),
         "RUNTIDE_HOME": str(tmp_path / "home"),
         "RUNTIDE_MODE": "offline",
+        "RUNTIDE_CAPTURE": "0",
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
     return Job(tmp_path / "spool", env)

@@ -23,6 +23,8 @@ from runtide.wire.framing import StepEncoder, seal
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "v0.1"
 TIME = 1_790_000_000_123_456
+LATER = frozenset(["environment", "source_file", "fingerprint"])
+"""Kinds that were added when push.bin was frozen already."""
 
 RECORDS: dict[str, v1.Record] = {
     "stream_opened": v1.Record(
@@ -120,6 +122,24 @@ RECORDS: dict[str, v1.Record] = {
     "stream_ended": v1.Record(
         stream_ended=v1.StreamEnded(time_us=TIME, stream="s1", offset=2**33, exit_code=0, signal="SIGKILL", closed=True)
     ),
+    "environment": v1.Record(environment=v1.Environment(time_us=TIME, json='{"python":"3.11.7"}')),
+    "source_file": v1.Record(
+        source_file=v1.SourceFile(
+            time_us=TIME,
+            path="src/größe.py",
+            kind="entry",
+            digest="00ff",
+            size=300_000,
+            content=b"print(1)\n\xff",
+            truncated=True,
+            note="cut",
+            part=1,
+            parts=2,
+        )
+    ),
+    "fingerprint": v1.Record(
+        fingerprint=v1.Fingerprint(time_us=TIME, code="c0", config="c1", data="d0", environment="e0")
+    ),
     "summary_set": v1.Record(summary_set=v1.SummarySet(time_us=TIME, entries=[v1.Entry(key="best", json="0.99")])),
 }
 
@@ -145,9 +165,9 @@ def envelopes() -> dict[str, Message]:
 
 
 def push() -> ingest.PushRequest:
-    """What an agent hands over: a stream with every kind of record, cut in two, and a child's that lost its end."""
+    """What an agent hands over: a stream with all kinds but LATER, cut in two, and a child's that lost its end."""
     who = {"run_id": "frozen", "rank": 3, "attempt": 1, "host": "node-1", "project": "default"}
-    made = {name: raw for name, (raw, _) in elements().items() if name != "stream_closed"}
+    made = {name: raw for name, (raw, _) in elements().items() if name not in {"stream_closed", *LATER}}
     opened, key_set = made.pop("stream_opened"), made.pop("key_set")
     made["gap"] = sealed(gap=v1.Gap(time_us=TIME, reason="spool_full", records=3, points=30, detail="disk budget"))
     made["stream_ended"] = sealed(stream_ended=v1.StreamEnded(time_us=TIME, stream="a2", offset=len(opened) + 9))

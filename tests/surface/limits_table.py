@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from runtide.agent import link, shipper
+from runtide.agent import git, link, shipper
 from runtide.bus import fair, local
 from runtide.cli.settings import Settings
 from runtide.embedded.limits import QueryLimits
 from runtide.gateway import Limits, pages, runs
 from runtide.gateway import limits as gateway
+from runtide.sdk import source
 from runtide.sdk import stream as sdk_stream
 from runtide.sink import store as sink_store
 from runtide.sink.sink import SinkSettings
 from runtide.spool import writer
 from runtide.wire import limits as wire
+from runtide.wire import source_files
 
 HEAD = "| limit | default | unit | setting | scope | checked in | what the client sees | what becomes of the data |"
 RULE = "|---|---|---|---|---|---|---|---|"
@@ -43,6 +45,7 @@ WHOLE = "INVALID_ARGUMENT `... (push_{})`"
 HALVED = "the agent sends it again in halves, down to one range"
 READER = "read-only SQL user, one query"
 NO_DATA = "none concerned"
+CUT = "`truncated` and `note` of the view `files`"
 
 
 def engine(code: int, name: str) -> str:
@@ -169,6 +172,42 @@ OTHER: list[tuple[str, object, str, Words]] = [
         sdk_stream.MAX_PLANS,
         FIXED,
         Words("key sets", "one process", "sdk", "nothing", "names are said again"),
+    ),
+    (
+        "files of what ran: content",
+        source_files.CONTENT_BYTES,
+        FIXED,
+        Words("bytes", "one patch, notebook or lock", "sdk, agent", CUT, "the digest is of the whole"),
+    ),
+    (
+        "files of what ran: script",
+        source_files.PART_BYTES,
+        FIXED,
+        Words("bytes", "the entry script", "sdk", CUT, "the digest is of the whole"),
+    ),
+    (
+        "files of what ran: configuration",
+        source.CONFIG_FILE_BYTES,
+        FIXED,
+        Words("bytes", "`run.save_config_file()`", "sdk", "a warning in the job", "not kept"),
+    ),
+    (
+        "untracked files: named",
+        git.UNTRACKED_FILES,
+        FIXED,
+        Words("files", "repository", "agent", "a row of the view `files` that counts the rest", "not named"),
+    ),
+    (
+        "untracked files: content of one",
+        git.UNTRACKED_BYTES,
+        FIXED,
+        Words("bytes", "file", "agent", "`note` of the view `files`", "named, with its digest"),
+    ),
+    (
+        "untracked files: content of all",
+        git.UNTRACKED_TOTAL_BYTES,
+        FIXED,
+        Words("bytes", "repository", "agent", "`note` of the view `files`", "named, with its digest"),
     ),
     (
         "agent: Pushes under way",

@@ -15,6 +15,55 @@ opened_at DateTime64(6, 'UTC')
 resume_step Nullable(Int64)
 world_size UInt32
 
+[environments]
+project String
+run_id String
+attempt UInt16
+time DateTime64(6, 'UTC')
+host String
+python String
+os String
+cpu String
+cpus UInt32
+memory_bytes UInt64
+gpus Array(String)
+driver String
+cuda String
+image String
+scheduler String
+job_id String
+command Array(String)
+working_dir String
+git_commit String
+git_branch String
+git_remote String
+git_dirty Bool
+packages Map(String, String)
+variables Map(String, String)
+notes Array(String)
+json String
+
+[files]
+project String
+run_id String
+attempt UInt16
+kind String
+path String
+time DateTime64(6, 'UTC')
+digest String
+size UInt64
+content String
+truncated Bool
+note String
+
+[fingerprints]
+project String
+run_id String
+attempt UInt16
+code String
+config String
+data String
+environment String
 [dead_letter_rulings]
 project String
 run_id String

@@ -111,8 +111,8 @@ def test_files_that_the_pages_link_exist() -> None:
 
 
 def test_views_in_the_readme_exist() -> None:
-    sql = (ROOT / "services/runtide/warehouse/migrations/0003_views.sql").read_text()
-    views = set(re.findall(r"VIEW runtide\.(\w+)", sql))
+    migrations = (ROOT / "services/runtide/warehouse/migrations").glob("*.sql")
+    views = {view for path in migrations for view in re.findall(r"VIEW runtide\.(\w+)", path.read_text())}
     blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
     named = set(re.findall(r"(?:FROM|JOIN)\s+(?:runtide\.)?(\w+)", "\n".join(blocks)))

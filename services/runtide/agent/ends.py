@@ -154,7 +154,7 @@ class Ends:
         """Delete what has ended and is wholly acknowledged."""
         for stream in self._served:
             told = stream.reported or not _told_of(stream)
-            if stream.dead and stream.drained and told and stream not in self._reporting:
+            if stream.dead and stream.drained and told and not stream.held and stream not in self._reporting:
                 self._served.remove(stream)
 
 

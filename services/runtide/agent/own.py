@@ -59,6 +59,11 @@ class OwnStream:
         ended.time_us = _now_us()
         return self._say(Record(stream_ended=ended), Worth.LAST)
 
+    def say(self, records: Iterable[Record]) -> None:
+        """Say what was collected."""
+        for record in records:
+            self._say(record)
+
     def close(self) -> None:
         """Say the last word."""
         if self._writer.closed:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runtide.agent.answers import Answers
+from runtide.agent.collector import Collector
 from runtide.agent.ends import Ends
 from runtide.agent.finding import Finder
 from runtide.agent.served import Served
@@ -66,6 +67,7 @@ class Agent:
         self._finder = Finder(folders, self._served, self.stop, clock)
         self._voice = Voice(folders[0], self._served, clock)
         self._ends = Ends(self._served, self._voice, processes or Processes(), self._tasks, clock)
+        self._collector = Collector(self._served, self._voice, self._tasks)
         self._answers = Answers(self._served, self._finder, clock)
         self._stop = asyncio.Event()
         self._nothing_left = asyncio.Event()
@@ -89,6 +91,7 @@ class Agent:
             self._stay()
             await listen(True)
         self._finder.look()
+        await self._collector.close(STOP_S)
         await self._ends.close(STOP_S)
         self._voice.close()
         self._finder.look()
@@ -108,7 +111,7 @@ class Agent:
     @property
     def idle(self) -> bool:
         """Nothing to ship, nobody to wait for, nothing to report."""
-        if self._ends.busy or not all(self._done(stream) for stream in self._served):
+        if self._ends.busy or self._collector.busy or not all(self._done(stream) for stream in self._served):
             return False
         if self._settings.once:
             return not self._voice.runs - self._ends.speaking
@@ -138,6 +141,7 @@ class Agent:
         self._finder.look()
         active = self._served.poll(now)
         self._served.save()
+        self._collector.look()
         self._ends.settle()
         if not self.idle:
             self._busy_at = now

@@ -225,7 +225,9 @@ async def serve(way: Way, settings: Settings) -> None:
 
 def run_canary(way: Way, settings: Settings) -> None:
     """Serve. Blocks. The agent that the sdk starts reads no sensors and goes when it has shipped everything."""
-    os.environ.update({"RUNTIDE_SAMPLE_SECONDS": "0", "RUNTIDE_AGENT_LINGER_S": "0.5", "RUNTIDE_SILENT": "1"})
+    os.environ.update(
+        {"RUNTIDE_SAMPLE_SECONDS": "0", "RUNTIDE_AGENT_LINGER_S": "0.5", "RUNTIDE_SILENT": "1", "RUNTIDE_CAPTURE": "0"}
+    )
     for name in ("RUNTIDE_MODE", "RUNTIDE_AGENT"):
         os.environ.pop(name, None)
     start_logging()

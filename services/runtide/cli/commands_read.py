@@ -42,7 +42,7 @@ def show(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Show one run: state, configuration, metrics, streams.
+    """Show one run: state, configuration, metrics, what it ran on and which files say so, streams.
 
     Example: runtide show 7c2f --json
     """
@@ -79,7 +79,8 @@ def sql(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts.
+    """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts,
+    environments, files, fingerprints.
 
     A statement that ends in FORMAT and a name is answered in that format.
 

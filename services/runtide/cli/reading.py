@@ -31,6 +31,20 @@ _ATTEMPTS = """
 SELECT attempt, launch_id, opened_at, resume_step, world_size FROM runtide.attempts
 WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
 """
+_ENVIRONMENTS = """
+SELECT attempt, host, python, os, gpus, cuda, image, scheduler, job_id, command, git_commit, git_branch, git_dirty,
+    length(packages) AS packages, notes
+FROM runtide.environments WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
+"""
+_FILES = """
+SELECT attempt, kind, path, size, digest, note FROM runtide.files
+WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt, kind, path LIMIT 200
+"""
+_FINGERPRINTS = """
+SELECT attempt, code, config, data, environment FROM runtide.fingerprints
+WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
+"""
+_OF_A_FILE = ("attempt", "kind", "path", "size", "note")
 _ONE = "SELECT * FROM runtide.runs WHERE project = {project:String} AND run_id = {run:String}"
 
 
@@ -55,6 +69,9 @@ def whole_run(client: Client, key: RunKey) -> Row:
         "metrics": rows(client, _SUMMARY, **told),
         "attempts": rows(client, _ATTEMPTS, **told),
         "streams": rows(client, _STREAMS, **told),
+        "environments": rows(client, _ENVIRONMENTS, **told),
+        "files": rows(client, _FILES, **told),
+        "fingerprints": rows(client, _FINGERPRINTS, **told),
     }
 
 
@@ -70,6 +87,11 @@ def print_run(found: Row) -> None:
     print_table(found["metrics"], title="metrics, all ranks together", empty="no metrics")
     if len(found["attempts"]) > 1:
         print_table(found["attempts"], title="attempts")
+    for environment in found["environments"][-1:]:
+        told = {name: value for name, value in environment.items() if value not in ("", [], False)}
+        print_table([{"environment": name, "": value} for name, value in told.items()])
+    if found["files"]:
+        print_table([{name: row[name] for name in _OF_A_FILE} for row in found["files"]], title="files")
     names = ("role", "rank", "host", "attempt", "records", "points", "gaps", "dead", "closed_at")
     print_table([{name: row[name] for name in names} for row in found["streams"]], title="streams")
 

@@ -143,10 +143,23 @@ def _line(peer: socket.socket, deadline: float) -> bytes:
     return bytes(got)
 
 
+def start_collector(root: Path, stream: str) -> None:
+    """Start what collects beside a job that has no agent on its host: it reads the stream's capture.json, and ends."""
+    try:
+        _detached(root, "runtide.agent.collector", str(layout.host_folder(root) / stream))
+    except OSError as error:
+        say(f"code and environment of the run are not kept: {error}")
+
+
 def _start(root: Path) -> None:
+    _detached(root, "runtide.agent", "--root", str(root))
+
+
+def _detached(root: Path, *module: str) -> None:
+    """Start a module of ours in the background, with what it says in agent.log."""
     folder = layout.host_folder(root)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    argv = ["/bin/sh", "-c", _DETACH, "runtide-agent", sys.executable, "-m", "runtide.agent", "--root", str(root)]
+    argv = ["/bin/sh", "-c", _DETACH, "runtide-agent", sys.executable, "-m", *module]
     log = os.open(folder / LOG, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         subprocess.run(  # noqa: S603  our own interpreter

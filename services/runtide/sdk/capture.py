@@ -61,7 +61,8 @@ def command() -> list[str]:
 def git(start: Path) -> Git:
     """Read the repository around a folder from its files; an empty answer where there is none or it is unreadable."""
     try:
-        found = _git_folder(start)
+        root = git_root(start)
+        found = _git_folder(root) if root else None
         return _read_git(found) if found else Git()
     except (OSError, ValueError, configparser.Error):
         return Git()
@@ -75,15 +76,17 @@ def code_folder() -> Path:
     return Path(working_dir() or "/")
 
 
-def _git_folder(start: Path) -> Path | None:
-    for folder in (start, *start.parents):
-        candidate = folder / ".git"
-        if candidate.is_dir():
-            return candidate
-        if candidate.is_file():  # a worktree or a submodule
-            told = candidate.read_text().partition("gitdir:")[2].strip()
-            return (folder / told).resolve() if told else None
-    return None
+def git_root(start: Path) -> Path | None:
+    """The root of the working tree that a folder lies in; None where there is none."""
+    return next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), None)
+
+
+def _git_folder(root: Path) -> Path | None:
+    found = root / ".git"
+    if found.is_dir():
+        return found
+    told = found.read_text().partition("gitdir:")[2].strip()  # a worktree or a submodule
+    return (root / told).resolve() if told else None
 
 
 def _read_git(folder: Path) -> Git:

@@ -11,6 +11,7 @@ from runtide.sdk.notice import say
 from runtide.sdk.ranks import Place
 from runtide.sdk.settings import Settings
 from runtide.sdk.stream import Stream
+from runtide.spool.capture import CAPTURE_FILE, CaptureTask
 from runtide.spool.layout import StreamInfo, host_folder
 from runtide.spool.writer import SpoolWriter, new_stream_id, opened
 from runtide.v1 import records_pb2 as wire
@@ -28,6 +29,8 @@ class StreamOpener:
     identity: Identity
     parent: str
     """The pid of `runtide run`, where there is one."""
+    task: CaptureTask | None = None
+    """What the agent is to collect beside the first process of the run."""
 
     def __call__(self, child: bool) -> Stream | None:
         """Open a stream; None, and a word to the user, where the disk does not allow it."""
@@ -61,7 +64,8 @@ class StreamOpener:
             cert_file=told.cert_file,
             key_file=told.key_file,
         )
-        writer = SpoolWriter.create(host_folder(told.root), info, budget_bytes=told.budget_bytes)
+        beside = {CAPTURE_FILE: self.task.text()} if self.task is not None and role == wire.ROLE_RANK else {}
+        writer = SpoolWriter.create(host_folder(told.root), info, budget_bytes=told.budget_bytes, beside=beside)
         return Stream(writer, wire.Record(stream_opened=self._first_word(info)), self.identity.next_step)
 
     def _first_word(self, info: StreamInfo) -> wire.StreamOpened:

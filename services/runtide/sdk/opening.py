@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtide.sdk import capture, ranks
-from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight
+from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight, start_collector
 from runtide.sdk.delivery import Delivery
 from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import AUTO, LAUNCH_ID, PARENT_PID, Asked, Identity, identify, leftovers, of_rank
@@ -21,6 +21,7 @@ from runtide.sdk.process import Process
 from runtide.sdk.ranks import Place
 from runtide.sdk.run import Run
 from runtide.sdk.settings import DISABLED, ONLINE, Settings
+from runtide.sdk.what_ran import WhatRan
 from runtide.spool.layout import host_folder, replace_file
 from runtide.spool.steps import last_step
 
@@ -51,20 +52,24 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         say(notice)
     delivery = Delivery(link, told, identity.run_id, identity.launch_id) if told.mode == ONLINE else None
     keeper = Keeper(link)
+    what_ran = WhatRan.of(told) if told.capture and place.rank == 0 else None
     run = Run(
         told,
         run_id=identity.run_id,
         rank=place.rank,
         attempt=identity.attempt,
-        opener=StreamOpener(told, place, identity, parent),
+        opener=StreamOpener(told, place, identity, parent, what_ran.task if what_ran else None),
         delivery=delivery,
         on_finish=_remember(process, told, place, identity, keeper),
         signal_seen=process.signal_seen,
         config=config,
+        what_ran=what_ran,
     )
     process.started()
     if told.start_agent:
         keeper.start()
+    elif what_ran is not None and run.stream:
+        start_collector(told.root, run.stream)
     if place.rank == 0 and run.stream:
         say(_hello(told, run))
     process.opened(run, capture_console=told.capture_console)

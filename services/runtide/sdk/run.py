@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import mmap
+import os
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from runtide.sdk import values
+from runtide.sdk import source, values
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
@@ -23,6 +24,7 @@ from runtide.sdk.settings import OFFLINE, ONLINE, Settings
 from runtide.sdk.stats import Stats, position_of, stats
 from runtide.sdk.stream import Stream, as_step
 from runtide.sdk.tree import Tree
+from runtide.sdk.what_ran import WhatRan
 from runtide.spool.writer import Worth
 from runtide.v1.records_pb2 import Alert, ConfigSet, Entry, Gap, Mark, Record, StreamClosed, SummarySet
 from runtide.wire import limits
@@ -51,8 +53,12 @@ class Run:
         on_finish: Callable[[Run, Leaving], None],
         signal_seen: Callable[[], str] = str,
         config: object = None,
+        what_ran: WhatRan | None = None,
     ) -> None:
-        """`delivery` is None where there is no way to a gateway; in mode disabled `opener` is never called."""
+        """`delivery` is None where there is no way to a gateway; in mode disabled `opener` is never called.
+
+        `what_ran` is that of the first process of the run; the others have none.
+        """
         self._id, self._rank, self._attempt = run_id, rank, attempt
         self._settings = settings
         self._refused = 0
@@ -78,6 +84,10 @@ class Run:
         self._summary = Tree(self._summary_set, "/")
         if config is not None:
             self._guard(self._config.update, config)
+        self._what_ran = what_ran if self._stream is not None else None
+        if self._what_ran is not None:
+            self._guard(self._say_what_ran)
+            self._guard(self._what_ran.watch, lambda: self._guard(self._say_what_ran))
 
     @property
     def id(self) -> str:
@@ -198,6 +208,13 @@ class Run:
     ) -> None:
         """Raise an alert that the pages show."""
         self._guard(self._alert, title, text, level, step)
+
+    def save_config_file(self, path: str | os.PathLike[str]) -> None:
+        """Keep a configuration file with the run, secrets masked; saved again, the later content counts.
+
+        It has at most 1 MiB. Only rank 0 says it, since the file is the same for all.
+        """
+        self._guard(self._save_config_file, path)
 
     def stats(self) -> Stats:
         """Say how far this process's stream has come."""
@@ -379,6 +396,20 @@ class Run:
         mark = Mark(time_us=phase.started_us, text=_utf8(phase.name), duration_us=phase.duration_us)
         self._guard(self._say, Record(mark=mark))
 
+    def _save_config_file(self, path: str | os.PathLike[str]) -> None:
+        if self._rank == 0 and not self._disabled:
+            try:
+                for file in source.config_file(path):
+                    self._say(Record(source_file=file))
+            except BadInput as error:
+                self._refuse(f"file {path!r:.200}", error)
+
+    def _say_what_ran(self) -> None:
+        """Say what is new of it. A forked child says nothing: it is its parent's."""
+        if self._what_ran is not None and not self._child:
+            for record in self._what_ran.news(self._config.as_dict()):
+                self._say(record)
+
     def _config_set(self, changed: Mapping[str, object], removed: list[str]) -> None:
         self._guard(self._say_entries, changed, removed, ConfigSet)
 
@@ -421,6 +452,9 @@ class Run:
             for phase in reversed(self._phases.copy()):
                 phase.end()
             self._guard(self._flush_gathered)
+            self._guard(self._say_what_ran)
+            if self._what_ran is not None:
+                self._guard(self._what_ran.leave)
             self._on_finish(self, leaving)  # stops the console, whose last lines belong to the run
             self._finished = True
         finally:

@@ -20,6 +20,13 @@ DEFAULT_URL = "grpc://127.0.0.1:7171"
 ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"
 MODES = (ONLINE, OFFLINE, DISABLED)
 SCHEMES = ("grpc://", "grpcs://")
+CAPTURE_ENV = (
+    *("CUDA_*", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NCCL_*", "XLA_*", "JAX_*"),
+    *("TORCH_*", "PYTORCH_*", "TF_*", "OMP_*", "MKL_*", "KMP_*", "OPENBLAS_*", "TOKENIZERS_PARALLELISM", "HF_HOME"),
+    *("PYTHONHASHSEED", "PYTHONPATH", "CONDA_DEFAULT_ENV", "VIRTUAL_ENV", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("SLURM_JOB_*", "SLURM_ARRAY_*", "SLURM_NNODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK"),
+)
+"""The environment variables that are kept where RUNTIDE_CAPTURE_ENV says nothing."""
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
 
@@ -48,6 +55,10 @@ class Settings:
     cert_file: str = ""
     key_file: str = ""
     capture_console: bool = True
+    capture: bool = True
+    """Whether code and environment are kept."""
+    capture_env: tuple[str, ...] = CAPTURE_ENV
+    """Patterns of the environment variables that are."""
     start_agent: bool = True
     budget_bytes: int = limits.SPOOL_BYTES
 
@@ -100,6 +111,8 @@ def settings(
         cert_file=cert_file,
         key_file=key_file,
         capture_console=_switch(capture_console, env, "RUNTIDE_CONSOLE"),
+        capture=_switch(None, env, "RUNTIDE_CAPTURE"),
+        capture_env=_patterns(env),
         start_agent=chosen_mode == ONLINE and env.get("RUNTIDE_AGENT", "") != "external",
         budget_bytes=_budget(env),
     )
@@ -189,6 +202,11 @@ def _url(value: str, mode: str) -> str:
 
 def _switch(given: bool | None, env: Mapping[str, str], variable: str) -> bool:
     return given if given is not None else env.get(variable, "1").strip().lower() not in _OFF
+
+
+def _patterns(env: Mapping[str, str]) -> tuple[str, ...]:
+    told = env.get("RUNTIDE_CAPTURE_ENV")
+    return CAPTURE_ENV if told is None else tuple(filter(None, (each.strip() for each in told.split(","))))
 
 
 def _budget(env: Mapping[str, str]) -> int:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -80,7 +81,11 @@ def flatten(data: Mapping[Any, Any], separator: str, prefix: str = "", depth: in
 
 
 def as_mapping(value: object) -> Mapping[Any, Any] | None:
-    """See a value as a mapping where it is one: a dict, a dataclass, an argparse namespace, a pydantic model."""
+    """See a value as a mapping where it is one: a dict, a dataclass, an argparse namespace, a pydantic model, a
+    configuration of OmegaConf and so of Hydra.
+    """
+    if _of_omegaconf(value):
+        value = _resolved(value)
     if isinstance(value, Mapping):
         return value
     if isinstance(value, type):
@@ -90,9 +95,22 @@ def as_mapping(value: object) -> Mapping[Any, Any] | None:
     if callable(dump := getattr(value, "model_dump", None)):
         found = dump()
         return found if isinstance(found, Mapping) else None
-    if type(value).__name__ in {"Namespace", "SimpleNamespace"}:
+    if any(kind.__name__ in {"Namespace", "SimpleNamespace"} for kind in type(value).__mro__):
         return vars(value)
     return None
+
+
+def _of_omegaconf(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == "omegaconf"
+
+
+def _resolved(value: object) -> object:
+    """A container of OmegaConf as plain dictionaries and lists; as it is written where a reference leads nowhere."""
+    plainly = sys.modules["omegaconf"].OmegaConf.to_container
+    try:
+        return plainly(value, resolve=True)
+    except Exception:  # its own kinds of errors; what is missing must not cost the rest
+        return plainly(value, resolve=False)
 
 
 def to_json(value: object) -> str:
@@ -115,6 +133,8 @@ def plain(value: object) -> object:
         return value.value if isinstance(value.value, str | int | float | bool) else value.name
     if (mapping := as_mapping(value)) is not None:
         return {str(key): item for key, item in mapping.items()}
+    if _of_omegaconf(value):
+        return _resolved(value)
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)
     if isinstance(value, bytes):

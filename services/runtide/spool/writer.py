@@ -7,16 +7,17 @@ Not locked: the owner sees to it that one thread at a time appends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from runtide.spool.layout import Position, StreamInfo, segment_name
+from runtide.spool.layout import Position, StreamInfo, replace_file, segment_name
 from runtide.v1.records_pb2 import Gap, KeySet, Record, Role, StreamOpened
 from runtide.wire import framing, limits
 from runtide.wire.errors import BadInput
@@ -146,12 +147,19 @@ class SpoolWriter:
         *,
         segment_bytes: int = limits.SEGMENT_BYTES,
         budget_bytes: int = limits.SPOOL_BYTES,
+        beside: Mapping[str, str] | None = None,
     ) -> SpoolWriter:
-        """Make the folder of a new stream, say who speaks there, and open it. Raises OSError."""
+        """Make the folder of a new stream, say who speaks there, and open it. Raises OSError.
+
+        `beside` are files by name that are there before the agent can find the stream, as far as the disk takes them.
+        """
         host_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = host_folder / info.stream
         folder.mkdir(mode=0o700)
         try:
+            for name, text in (beside or {}).items():
+                with contextlib.suppress(OSError):  # the stream is worth more, and its own file tells what is wrong
+                    replace_file(folder / name, text)
             info.write(folder)
         except OSError:  # a full disk must not fill with folders of streams that never were
             shutil.rmtree(folder, ignore_errors=True)

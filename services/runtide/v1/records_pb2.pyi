@@ -33,7 +33,7 @@ class Batch(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("stream_opened", "key_set", "step", "sample", "log_line", "config_set", "figure", "artifact_ref", "dataset_use", "mark", "alert", "kpi", "change", "heartbeat", "gap", "stream_closed", "stream_ended", "summary_set", "crc")
+    __slots__ = ("stream_opened", "key_set", "step", "sample", "log_line", "config_set", "figure", "artifact_ref", "dataset_use", "mark", "alert", "kpi", "change", "heartbeat", "gap", "stream_closed", "stream_ended", "summary_set", "environment", "source_file", "fingerprint", "crc")
     STREAM_OPENED_FIELD_NUMBER: _ClassVar[int]
     KEY_SET_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,9 @@ class Record(_message.Message):
     STREAM_CLOSED_FIELD_NUMBER: _ClassVar[int]
     STREAM_ENDED_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_SET_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FILE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     CRC_FIELD_NUMBER: _ClassVar[int]
     stream_opened: StreamOpened
     key_set: KeySet
@@ -71,8 +74,11 @@ class Record(_message.Message):
     stream_closed: StreamClosed
     stream_ended: StreamEnded
     summary_set: SummarySet
+    environment: Environment
+    source_file: SourceFile
+    fingerprint: Fingerprint
     crc: int
-    def __init__(self, stream_opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., key_set: _Optional[_Union[KeySet, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., log_line: _Optional[_Union[LogLine, _Mapping]] = ..., config_set: _Optional[_Union[ConfigSet, _Mapping]] = ..., figure: _Optional[_Union[Figure, _Mapping]] = ..., artifact_ref: _Optional[_Union[ArtifactRef, _Mapping]] = ..., dataset_use: _Optional[_Union[DatasetUse, _Mapping]] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., kpi: _Optional[_Union[Kpi, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., stream_closed: _Optional[_Union[StreamClosed, _Mapping]] = ..., stream_ended: _Optional[_Union[StreamEnded, _Mapping]] = ..., summary_set: _Optional[_Union[SummarySet, _Mapping]] = ..., crc: _Optional[int] = ...) -> None: ...
+    def __init__(self, stream_opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., key_set: _Optional[_Union[KeySet, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., log_line: _Optional[_Union[LogLine, _Mapping]] = ..., config_set: _Optional[_Union[ConfigSet, _Mapping]] = ..., figure: _Optional[_Union[Figure, _Mapping]] = ..., artifact_ref: _Optional[_Union[ArtifactRef, _Mapping]] = ..., dataset_use: _Optional[_Union[DatasetUse, _Mapping]] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., kpi: _Optional[_Union[Kpi, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., stream_closed: _Optional[_Union[StreamClosed, _Mapping]] = ..., stream_ended: _Optional[_Union[StreamEnded, _Mapping]] = ..., summary_set: _Optional[_Union[SummarySet, _Mapping]] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ..., source_file: _Optional[_Union[SourceFile, _Mapping]] = ..., fingerprint: _Optional[_Union[Fingerprint, _Mapping]] = ..., crc: _Optional[int] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
     __slots__ = ("time_us", "role", "project", "run_id", "experiment", "name", "group", "job_type", "tags", "notes", "user", "host", "pid", "rank", "local_rank", "world_size", "launcher", "launch_id", "attempt", "resume_step", "sdk_version", "python_version", "git_commit", "git_remote", "git_branch", "command", "working_dir", "resumed_from")
@@ -387,3 +393,49 @@ class StreamEnded(_message.Message):
     signal: str
     closed: bool
     def __init__(self, time_us: _Optional[int] = ..., stream: _Optional[str] = ..., offset: _Optional[int] = ..., exit_code: _Optional[int] = ..., signal: _Optional[str] = ..., closed: bool = ...) -> None: ...
+
+class Environment(_message.Message):
+    __slots__ = ("time_us", "json")
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    time_us: int
+    json: str
+    def __init__(self, time_us: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
+
+class SourceFile(_message.Message):
+    __slots__ = ("time_us", "path", "kind", "digest", "size", "content", "truncated", "note", "part", "parts")
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    time_us: int
+    path: str
+    kind: str
+    digest: str
+    size: int
+    content: bytes
+    truncated: bool
+    note: str
+    part: int
+    parts: int
+    def __init__(self, time_us: _Optional[int] = ..., path: _Optional[str] = ..., kind: _Optional[str] = ..., digest: _Optional[str] = ..., size: _Optional[int] = ..., content: _Optional[bytes] = ..., truncated: bool = ..., note: _Optional[str] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ...) -> None: ...
+
+class Fingerprint(_message.Message):
+    __slots__ = ("time_us", "code", "config", "data", "environment")
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    time_us: int
+    code: str
+    config: str
+    data: str
+    environment: str
+    def __init__(self, time_us: _Optional[int] = ..., code: _Optional[str] = ..., config: _Optional[str] = ..., data: _Optional[str] = ..., environment: _Optional[str] = ...) -> None: ...

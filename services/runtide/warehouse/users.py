@@ -32,6 +32,9 @@ VIEWS = (
     "streams",
     "attempts",
     "dead_letter_rulings",
+    "environments",
+    "files",
+    "fingerprints",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
