@@ -168,6 +168,7 @@ class Rebalanced:
         self._messages = list(messages)
         self._at = self._committed = self.polls = 0
         self.epoch = 1
+        self.stopped: Sequence[str] = ()
         self.done = asyncio.Event()
 
     async def poll(self, wait_s: float) -> Sequence[Message]:

@@ -63,3 +63,7 @@ class Consumer(Protocol):
     @property
     def epoch(self) -> int:
         """Grows whenever partitions were assigned or lost: what was learned of streams before may be stale."""
+
+    @property
+    def stopped(self) -> Sequence[str]:
+        """Partitions of which nothing comes until a person has decided: why, one text each."""

@@ -44,6 +44,11 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "lag": {"unshipped_bytes": unshipped_bytes(home.spool)},
         "disk": {name: folder_bytes(home.folder / name) for name in ("clickhouse", "spool", "logs")},
     }
+    if settings.kafka.bootstrap:
+        from runtide.cli.lag import read_lag
+        from runtide.cli.parts import kafka_settings
+
+        found["kafka"] = read_lag(kafka_settings(settings))
     if serving is not None:
         ports = serving.ports
         found["ports"] = {name: port for name in PORTS if (port := getattr(ports, name))}
@@ -66,6 +71,12 @@ def show_status(found: dict[str, Any]) -> None:
         print_table([{"port": name, "": port} for name, port in found["ports"].items()])
     if found["trouble"]:
         print(f"not ready: {found['trouble']}")
+    if kafka := found.get("kafka"):
+        print_table(kafka["partitions"], title="Kafka: not stored yet", empty="Kafka has no topic of records")
+        for alarm in kafka["alarms"]:
+            print(f"ALARM {alarm}")
+        if kafka["error"]:
+            print(kafka["error"])
     if found["rows"]:
         print_table([{"rows": name, "": count} for name, count in found["rows"].items()])
     print_table([{"lag": name, "": value} for name, value in found["lag"].items()])

@@ -115,15 +115,15 @@ class Sink:
     @property
     def trouble(self) -> str:
         """Why a person has to look; empty while all is well."""
-        found = [str(flood) for _, flood in sorted(self._stopped.items())]
+        found = [*(str(flood) for _, flood in sorted(self._stopped.items())), *self._consumer.stopped]
         if self._store is not None and (alarm := self._store.alarm):
             found.append(f"nothing is stored: {alarm}")
         return "; ".join(found)
 
     @property
     def stopped_partitions(self) -> int:
-        """Partitions that are stopped because all that they bring is refused."""
-        return len(self._stopped)
+        """Partitions that are stopped: all that they bring is refused, or the bus lost what is wanted of them."""
+        return len(self._stopped) + len(self._consumer.stopped)
 
     @property
     def stats(self) -> Counters:

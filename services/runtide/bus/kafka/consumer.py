@@ -1,6 +1,7 @@
 """The consumer's side: a member of a group.
 
-It waits while the brokers are away, and after any other error it begins again with another client.
+It waits while the brokers are away, and after any other error it begins again with another client. It never chooses
+where to go on: a partition that does not have the offset that the group wants is stopped until a person accepts that.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -20,12 +21,15 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 
 from runtide.bus import Message
+from runtide.bus.kafka.losses import Loss, Place
 from runtide.bus.kafka.repeats import quieten
 from runtide.bus.kafka.settings import KafkaSettings
 from runtide.bus.kafka.stopping import CUT_OFF_S, stop_consumer
@@ -60,9 +64,13 @@ _NOT_ALLOWED = (
 class KafkaConsumer:
     """The sink's side: a member of the group. Begins to connect with the first poll()."""
 
-    def __init__(self, settings: KafkaSettings, group: str | None = None) -> None:
+    def __init__(
+        self, settings: KafkaSettings, group: str | None = None, accepted: Mapping[Place, int] | None = None
+    ) -> None:
+        """`accepted` are losses that a person has accepted: see `losses`."""
         quieten()
         self._settings = settings
+        self._accepted = accepted or {}
         self._group = group or settings.group
         self._consumer: AIOKafkaConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -74,6 +82,11 @@ class KafkaConsumer:
     def epoch(self) -> int:
         """Grows whenever partitions were assigned or lost."""
         return self._listener.epoch
+
+    @property
+    def stopped(self) -> Sequence[str]:
+        """Partitions of ours that do not have the offset that the group wants, one text each."""
+        return [str(loss) for _, loss in sorted(self._listener.lost.items())]
 
     async def poll(self, wait_s: float) -> Sequence[Message]:
         """Return what has come, in order per partition; empty after `wait_s` without anything, brokers away included.
@@ -109,6 +122,38 @@ class KafkaConsumer:
                 return found
         except TimeoutError:
             return {}
+        except OffsetOutOfRangeError as error:
+            for partition, wanted in error.args[0].items():
+                await self._missed(consumer, partition, wanted)
+        except NoOffsetForPartitionError as error:
+            await self._missed(consumer, error.args[0], None)
+        return {}
+
+    async def _missed(self, consumer: AIOKafkaConsumer, partition: TopicPartition, wanted: int | None) -> None:
+        """Decide what becomes of a partition that lacks the offset that is wanted; None: the group never committed.
+
+        Without a commit all of the topic is wanted. Where it lacks its beginning, either the group is new or its
+        commits have expired, which Kafka does not tell apart.
+        """
+        listener = self._listener
+        if partition not in consumer.assignment() or listener.decided.get(partition, -1) == (wanted or 0):
+            return  # the same error once more: the client had it before it heard of the decision
+        first = (await consumer.beginning_offsets([partition]))[partition]
+        end = (await consumer.end_offsets([partition]))[partition]
+        if partition not in consumer.assignment():
+            return
+        consumer.seek(partition, first)
+        loss = Loss(partition.topic, partition.partition, wanted or 0, first, end)
+        if loss.wanted == first:
+            return
+        listener.decided[partition] = loss.wanted
+        if self._accepted.get((partition.topic, partition.partition)) == loss.wanted:
+            log.error("loss_accepted topic=%s partition=%d wanted=%d goes_on_at=%d", *partition, loss.wanted, first)
+            await self._commit(consumer, {partition: first})
+            return
+        consumer.pause(partition)
+        listener.lost[partition] = loss
+        log.error("partition_stopped %s", loss)
 
     async def _away(self, error: KafkaError, rest_s: float) -> None:
         """Wait out brokers that are away; any other error leaves a consumer in a bad state, and it is replaced."""
@@ -133,8 +178,10 @@ class KafkaConsumer:
             partition = TopicPartition(self._settings.records_topic, message.partition)
             if partition in assigned:
                 offsets[partition] = max(offsets.get(partition, 0), message.position + 1)
-        if not offsets:
-            return
+        if offsets:
+            await self._commit(consumer, offsets)
+
+    async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
         try:
             async with asyncio.timeout(self._settings.send_timeout_s):
                 await consumer.commit(offsets)
@@ -171,7 +218,7 @@ class KafkaConsumer:
         consumer = AIOKafkaConsumer(
             group_id=self._group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # an error, on which `_missed` decides
             max_partition_fetch_bytes=FETCH_BYTES,
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=250,
@@ -191,12 +238,18 @@ class _Epochs(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ship
 
     def __init__(self) -> None:
         self.epoch = 1
+        self.lost: dict[TopicPartition, Loss] = {}
+        """Partitions that are stopped."""
+        self.decided: dict[TopicPartition, int] = {}
+        """The wanted offsets on which it was decided already."""
         self._changing = True
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Partitions may go to another member."""
         self.epoch += 1
         self._changing = True
+        self.lost.clear()
+        self.decided.clear()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Partitions may have come from another member."""
