@@ -24,6 +24,8 @@ class Message:
     """A serialized `runtide.v1.Range`."""
     received_us: int
     """The gateway's clock when it took the range in, microseconds since the epoch."""
+    ahead_us: int | None = None
+    """By how much the sender's clock was ahead of the gateway's then; None where it did not say its time."""
     partition: int = 0
     position: int = 0
     """Where the bus keeps it; set for a consumed message."""

@@ -18,6 +18,7 @@ from runtide.gateway.limits import Limits, Rates
 from runtide.gateway.metrics import Metrics
 from runtide.gateway.tokens import DEFAULT_PROJECT
 from runtide.v1 import ingest_pb2 as pb
+from runtide.wire.clocks import ahead
 from runtide.wire.crash import crash_point
 from runtide.wire.errors import BadInput, Busy, RuntideError, Unavailable
 
@@ -77,11 +78,14 @@ class Intake:
         for range_ in request.ranges:
             range_.project = project or range_.project or DEFAULT_PROJECT
         self._admit(request, size)
+        ahead_us = ahead(request.sent_us, int(self._clock() * 1_000_000))
         crash_point("gateway.received")
         taken: list[_Taken | pb.Refusal] = []
         for range_ in request.ranges:
             verdict = check_range(range_, self._limits)
-            taken.append(_Taken(range_, verdict, await self._begin(range_)) if isinstance(verdict, int) else verdict)
+            taken.append(
+                _Taken(range_, verdict, await self._begin(range_, ahead_us)) if isinstance(verdict, int) else verdict
+            )
         await self._finish([each.task for each in taken if isinstance(each, _Taken)])
         crash_point("gateway.published")
         return pb.PushResponse(acks=map(self._ack, request.ranges, taken))
@@ -102,7 +106,7 @@ class Intake:
         if request.ranges:
             self._rates.charge(request.ranges[0].project, size)
 
-    async def _begin(self, range_: pb.Range) -> asyncio.Task[None]:
+    async def _begin(self, range_: pb.Range, ahead_us: int | None) -> asyncio.Task[None]:
         """Hand one range to the bus, or join its publishing. Raises what the bus says at once, such as Busy."""
         key, value = _key(range_), range_.SerializeToString()
         known = self._under_way.get(key)
@@ -110,7 +114,7 @@ class Intake:
             self._metrics.joined.inc()
             return known.task
         bus_key = message_key(range_.project, range_.run_id, range_.rank)
-        message = Message(range_.project, bus_key, value, int(self._clock() * 1_000_000))
+        message = Message(range_.project, bus_key, value, int(self._clock() * 1_000_000), ahead_us)
         task = asyncio.create_task(self._publish(key, message, len(range_.body)))
         self._under_way[key] = _UnderWay(message, task)
         self._tasks.add(task)

@@ -42,6 +42,8 @@ class Arrived:
     """Of the bus."""
     letter: bool = False
     """It is a dead letter that is judged again."""
+    ahead_us: int | None = None
+    """By how much the sender's clock was ahead of the gateway's."""
 
     @property
     def key(self) -> StreamKey:
@@ -92,6 +94,7 @@ def read(message: Message) -> Arrived:
         range_.gap if range_.HasField("gap") else None,
         range_.ruling if range_.HasField("ruling") else None,
         message.partition,
+        ahead_us=message.ahead_us,
     )
 
 

@@ -156,6 +156,7 @@ def events(parts: Sequence[Arrived], days: int) -> pa.RecordBatch:
             "rank": _of_owner([part.rank for part in parts], np.int32, owner),
             "host": _coded(parts[at].host for at in owner.tolist()),
             "json": pa.array([as_json(row.message) for row in rows], pa.string()),
+            "clock_ahead_us": pa.array([parts[at].ahead_us for at in owner.tolist()], pa.int64()),
             **_placed(rows, [1] * len(rows), pa.uint64()),
             **_shared(parts, owner, days),
         }
@@ -229,10 +230,18 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
             "last_step": pa.array([state.last_step for state in states], pa.int64()),
             "last_step_at": pa.array([state.last_step_at for state in states], _TIME),
             "received_at": pa.array([state.received_us // 1000 for state in states], _RECEIVED),
+            "clock_ahead_us": pa.array([state.clock_us for state in states], pa.int64()),
+            "clock_least_us": pa.array([state.clock_least_us for state in states], pa.int64()),
+            "clock_most_us": pa.array([state.clock_most_us for state in states], pa.int64()),
+            "stepped_received_at": pa.array([_milliseconds(state.stepped_us) for state in states], _RECEIVED),
             "revision": pa.array([state.revision + 1 for state in states], pa.uint64()),
             "days": pa.array([_shortest(state.days, days) for state in states], pa.uint16()),
         }
     )
+
+
+def _milliseconds(time_us: int | None) -> int | None:
+    return None if time_us is None else time_us // 1000
 
 
 def _shortest(*days: int) -> int:

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from runtide.v1 import records_pb2 as runtide_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runtide/v1/ingest.proto\x12\nruntide.v1\x1a\x18runtide/v1/records.proto\"?\n\x0bPushRequest\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.runtide.v1.Range\x12\r\n\x05\x61gent\x18\x02 \x01(\t\"\x8b\x02\n\x05Range\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x11\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x1e\n\x04role\x18\x07 \x01(\x0e\x32\x10.runtide.v1.Role\x12\x0f\n\x07project\x18\x08 \x01(\t\x12$\n\x08key_sets\x18\t \x03(\x0b\x32\x12.runtide.v1.KeySet\x12\x1c\n\x03gap\x18\n \x01(\x0b\x32\x0f.runtide.v1.Gap\x12\"\n\x06ruling\x18\x0b \x01(\x0b\x32\x12.runtide.v1.Ruling\x12\x0c\n\x04\x62ody\x18\x0f \x01(\x0c\"6\n\x06Ruling\x12\x0f\n\x07offsets\x18\x01 \x03(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0f\n\x07\x64iscard\x18\x03 \x01(\t\"-\n\x0cPushResponse\x12\x1d\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x0f.runtide.v1.Ack\"Q\n\x03\x41\x63k\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x04\x12$\n\x07refusal\x18\x03 \x01(\x0b\x32\x13.runtide.v1.Refusal\"T\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"F\n\x10PreflightRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tlaunch_id\x18\x03 \x01(\t\"\xfd\x01\n\x11PreflightResponse\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nrun_exists\x18\x02 \x01(\x08\x12\x11\n\trun_state\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0f\n\x07time_us\x18\x05 \x01(\x10\x12\x39\n\x06limits\x18\x06 \x03(\x0b\x32).runtide.v1.PreflightResponse.LimitsEntry\x12\x16\n\tlast_step\x18\x07 \x01(\x12H\x00\x88\x01\x01\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\n_last_step\"1\n\rStatusRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07streams\x18\x02 \x03(\t\";\n\x0eStatusResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.runtide.v1.StreamStatus\"=\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06stored\x18\x02 \x01(\x04\x12\r\n\x05holes\x18\x03 \x01(\x04\x32\xce\x01\n\x06Ingest\x12\x39\n\x04Push\x12\x17.runtide.v1.PushRequest\x1a\x18.runtide.v1.PushResponse\x12H\n\tPreflight\x12\x1c.runtide.v1.PreflightRequest\x1a\x1d.runtide.v1.PreflightResponse\x12?\n\x06Status\x12\x19.runtide.v1.StatusRequest\x1a\x1a.runtide.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runtide/v1/ingest.proto\x12\nruntide.v1\x1a\x18runtide/v1/records.proto\"P\n\x0bPushRequest\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.runtide.v1.Range\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07sent_us\x18\x03 \x01(\x10\"\x8b\x02\n\x05Range\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x11\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x1e\n\x04role\x18\x07 \x01(\x0e\x32\x10.runtide.v1.Role\x12\x0f\n\x07project\x18\x08 \x01(\t\x12$\n\x08key_sets\x18\t \x03(\x0b\x32\x12.runtide.v1.KeySet\x12\x1c\n\x03gap\x18\n \x01(\x0b\x32\x0f.runtide.v1.Gap\x12\"\n\x06ruling\x18\x0b \x01(\x0b\x32\x12.runtide.v1.Ruling\x12\x0c\n\x04\x62ody\x18\x0f \x01(\x0c\"6\n\x06Ruling\x12\x0f\n\x07offsets\x18\x01 \x03(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0f\n\x07\x64iscard\x18\x03 \x01(\t\"-\n\x0cPushResponse\x12\x1d\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x0f.runtide.v1.Ack\"Q\n\x03\x41\x63k\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x04\x12$\n\x07refusal\x18\x03 \x01(\x0b\x32\x13.runtide.v1.Refusal\"T\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"F\n\x10PreflightRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tlaunch_id\x18\x03 \x01(\t\"\xfd\x01\n\x11PreflightResponse\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nrun_exists\x18\x02 \x01(\x08\x12\x11\n\trun_state\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0f\n\x07time_us\x18\x05 \x01(\x10\x12\x39\n\x06limits\x18\x06 \x03(\x0b\x32).runtide.v1.PreflightResponse.LimitsEntry\x12\x16\n\tlast_step\x18\x07 \x01(\x12H\x00\x88\x01\x01\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\n_last_step\"1\n\rStatusRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07streams\x18\x02 \x03(\t\";\n\x0eStatusResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.runtide.v1.StreamStatus\"=\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06stored\x18\x02 \x01(\x04\x12\r\n\x05holes\x18\x03 \x01(\x04\x32\xce\x01\n\x06Ingest\x12\x39\n\x04Push\x12\x17.runtide.v1.PushRequest\x1a\x18.runtide.v1.PushResponse\x12H\n\tPreflight\x12\x1c.runtide.v1.PreflightRequest\x1a\x1d.runtide.v1.PreflightResponse\x12?\n\x06Status\x12\x19.runtide.v1.StatusRequest\x1a\x1a.runtide.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,29 +25,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._options = None
   _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
   _globals['_PUSHREQUEST']._serialized_start=65
-  _globals['_PUSHREQUEST']._serialized_end=128
-  _globals['_RANGE']._serialized_start=131
-  _globals['_RANGE']._serialized_end=398
-  _globals['_RULING']._serialized_start=400
-  _globals['_RULING']._serialized_end=454
-  _globals['_PUSHRESPONSE']._serialized_start=456
-  _globals['_PUSHRESPONSE']._serialized_end=501
-  _globals['_ACK']._serialized_start=503
-  _globals['_ACK']._serialized_end=584
-  _globals['_REFUSAL']._serialized_start=586
-  _globals['_REFUSAL']._serialized_end=670
-  _globals['_PREFLIGHTREQUEST']._serialized_start=672
-  _globals['_PREFLIGHTREQUEST']._serialized_end=742
-  _globals['_PREFLIGHTRESPONSE']._serialized_start=745
-  _globals['_PREFLIGHTRESPONSE']._serialized_end=998
-  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_start=939
-  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_end=984
-  _globals['_STATUSREQUEST']._serialized_start=1000
-  _globals['_STATUSREQUEST']._serialized_end=1049
-  _globals['_STATUSRESPONSE']._serialized_start=1051
-  _globals['_STATUSRESPONSE']._serialized_end=1110
-  _globals['_STREAMSTATUS']._serialized_start=1112
-  _globals['_STREAMSTATUS']._serialized_end=1173
-  _globals['_INGEST']._serialized_start=1176
-  _globals['_INGEST']._serialized_end=1382
+  _globals['_PUSHREQUEST']._serialized_end=145
+  _globals['_RANGE']._serialized_start=148
+  _globals['_RANGE']._serialized_end=415
+  _globals['_RULING']._serialized_start=417
+  _globals['_RULING']._serialized_end=471
+  _globals['_PUSHRESPONSE']._serialized_start=473
+  _globals['_PUSHRESPONSE']._serialized_end=518
+  _globals['_ACK']._serialized_start=520
+  _globals['_ACK']._serialized_end=601
+  _globals['_REFUSAL']._serialized_start=603
+  _globals['_REFUSAL']._serialized_end=687
+  _globals['_PREFLIGHTREQUEST']._serialized_start=689
+  _globals['_PREFLIGHTREQUEST']._serialized_end=759
+  _globals['_PREFLIGHTRESPONSE']._serialized_start=762
+  _globals['_PREFLIGHTRESPONSE']._serialized_end=1015
+  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_start=956
+  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_end=1001
+  _globals['_STATUSREQUEST']._serialized_start=1017
+  _globals['_STATUSREQUEST']._serialized_end=1066
+  _globals['_STATUSRESPONSE']._serialized_start=1068
+  _globals['_STATUSRESPONSE']._serialized_end=1127
+  _globals['_STREAMSTATUS']._serialized_start=1129
+  _globals['_STREAMSTATUS']._serialized_end=1190
+  _globals['_INGEST']._serialized_start=1193
+  _globals['_INGEST']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

@@ -266,12 +266,13 @@ class _Epochs(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ship
 def _message(record: Any) -> Message:
     """Make a Message of a consumed record; one that no gateway wrote has no project, and is the sink's to judge."""
     headers = dict(record.headers)
-    received = headers.get("received_us", b"")
+    received, ahead = headers.get("received_us", b""), headers.get("ahead_us", b"")
     return Message(
         project=headers.get("project", b"").decode(errors="replace"),
         key=record.key or b"",
         value=record.value or b"",
         received_us=int(received) if received.isdigit() else record.timestamp * 1000,
+        ahead_us=int(ahead) if ahead.removeprefix(b"-").isdigit() else None,
         partition=record.partition,
         position=record.offset,
     )
