@@ -28,6 +28,15 @@ SELECT
 """
 
 
+_CLOCKS = """
+SELECT host, argMax(clock_ahead_s, received_at) AS clock_ahead_s, min(clock_ahead_min_s) AS clock_ahead_min_s,
+    max(clock_ahead_max_s) AS clock_ahead_max_s
+FROM (SELECT * FROM runtide.streams WHERE clock_ahead_s IS NOT NULL ORDER BY received_at DESC LIMIT 1000)
+GROUP BY host ORDER BY host
+"""
+"""By host, of the streams that were heard of last."""
+
+
 def read_status(settings: Settings) -> dict[str, Any]:
     """Everything that status shows, as plain values."""
     home = Home(settings.home_folder)
@@ -77,6 +86,8 @@ def show_status(found: dict[str, Any]) -> None:
             print(f"ALARM {alarm}")
         if kafka["error"]:
             print(kafka["error"])
+    for text in found.get("clocks", ()):
+        print(text)
     if found["rows"]:
         print_table([{"rows": name, "": count} for name, count in found["rows"].items()])
     print_table([{"lag": name, "": value} for name, value in found["lag"].items()])
@@ -95,16 +106,19 @@ def _parts(state: UpState | None) -> dict[str, dict[str, Any]]:
 
 
 def _stored(settings: Settings, lag: dict[str, int]) -> dict[str, Any]:
+    from runtide.cli.reading import clock_text
     from runtide.cli.store import open_store, rows
 
     with open_store(settings.home_folder) as client:
         stored = rows(client, _ROWS)
         behind = rows(client, _LAG)[0]
+        clocks = [text for row in rows(client, _CLOCKS) if (text := clock_text(row))]
     more = {
         "underived_bytes": max(0, int(behind["stored"]) - int(behind["derived"])),
         "streams_with_holes": int(behind["streams_with_holes"]),
     }
-    return {"rows": {row["name"]: int(row["total_rows"]) for row in stored}, "lag": {**lag, **more}}
+    counted = {row["name"]: int(row["total_rows"]) for row in stored}
+    return {"rows": counted, "lag": {**lag, **more}, "clocks": clocks}
 
 
 def unshipped_bytes(spool: Path) -> int:

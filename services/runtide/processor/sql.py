@@ -247,12 +247,14 @@ def vanished_step_stats(works: Sequence[Work], versions: Versions) -> str:
 def sample_windows(minutes: Mapping[Run, Span], versions: Versions) -> str:
     """Minutes of resource readings; `minutes` are microseconds, both included.
 
-    Readings that are not finite are left out, and those that several agents of one host write make one.
+    Readings that are not finite are left out, and those that several agents of one host write make one. A minute is a
+    DateTime, which ends in 2106: readings of a clock that stands beyond have no windows, rather than wrong ones.
     """
+    low_end, high_end = 0, 4_291_747_200  # 1970 and 2106
     condition = " OR ".join(
         f"(project = {text(run.project)} AND run_id = {text(run.run_id)}"
-        f" AND time >= toDateTime64({low // 60_000_000 * 60}, 6, 'UTC')"
-        f" AND time < toDateTime64({high // 60_000_000 * 60 + 60}, 6, 'UTC'))"
+        f" AND time >= toDateTime64({max(low // 60_000_000 * 60, low_end)}, 6, 'UTC')"
+        f" AND time < toDateTime64({min(high // 60_000_000 * 60 + 60, high_end)}, 6, 'UTC'))"
         for run, (low, high) in minutes.items()
     )
     return f"""INSERT INTO runtide.sample_windows

@@ -14,6 +14,7 @@ from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.v1.records_pb2 import Gap
 from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
 
+DAY_US = 86_400_000_000
 UNREADABLE = "unreadable"
 """How the stream is called of a message that does not say which stream it is of."""
 
@@ -44,6 +45,9 @@ class Arrived:
     """It is a dead letter that is judged again."""
     ahead_us: int | None = None
     """By how much the sender's clock was ahead of the gateway's."""
+    late_days: int = 0
+    """Days from its receipt until it is stored. What is kept for some days is kept from then on: a gateway whose clock
+    stands in 1970 would have it deleted as soon as it is stored."""
 
     @property
     def key(self) -> StreamKey:
@@ -63,7 +67,12 @@ class Arrived:
         return self.body[offset - self.start : offset - self.start + length]
 
 
-def read(message: Message) -> Arrived:
+def late_days(received_us: int, now_us: int) -> int:
+    """Whole days that something has waited."""
+    return max(0, now_us // DAY_US - received_us // DAY_US)
+
+
+def read(message: Message, now_us: int = 0) -> Arrived:
     """Read a message. One that is no Range, or names no stream, becomes a dead letter of its own."""
     try:
         range_ = Range.FromString(message.value)
@@ -95,6 +104,7 @@ def read(message: Message) -> Arrived:
         range_.ruling if range_.HasField("ruling") else None,
         message.partition,
         ahead_us=message.ahead_us,
+        late_days=late_days(message.received_us, now_us),
     )
 
 

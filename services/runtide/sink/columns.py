@@ -20,6 +20,8 @@ from runtide.v1.records_pb2 import Role
 from runtide.warehouse.dead_letters import Letter
 from runtide.wire.decode import Steps
 
+DAYS_MOST = 65_535
+"""The longest retention that a row can say."""
 BLOCK_ROWS = 200_000
 """A block is closed when it has this many rows; a range is never cut, so a block may have one range more than that."""
 
@@ -240,6 +242,11 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
     )
 
 
+def _kept(part: Arrived, days: int) -> int:
+    """Days from its receipt until a row of a part is deleted; 0 for never."""
+    return min(days + part.late_days, DAYS_MOST) if days else 0
+
+
 def _milliseconds(time_us: int | None) -> int | None:
     return None if time_us is None else time_us // 1000
 
@@ -366,7 +373,7 @@ def _shared(parts: Sequence[Arrived], owner: NDArray[np.int64], days: int) -> di
     columns["attempt"] = _of_owner([part.attempt for part in parts], np.uint16, owner)
     received = _of_owner([part.received_us // 1000 for part in parts], np.int64, owner)
     columns["received_at"] = pa.array(received).view(_RECEIVED)
-    columns["days"] = np.full(len(owner), days, np.uint16)
+    columns["days"] = _of_owner([_kept(part, days) for part in parts], np.uint16, owner)
     return columns
 
 
