@@ -178,6 +178,9 @@ role String
 dead UInt64
 last_step Nullable(Int64)
 received_at DateTime64(3, 'UTC')
+clock_ahead_s Nullable(Float64)
+clock_ahead_min_s Nullable(Float64)
+clock_ahead_max_s Nullable(Float64)
 
 [dead_letters]
 project LowCardinality(String)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -116,6 +117,7 @@ class GatewayClient:
 
     async def push(self, request: pb.PushRequest, timeout_s: float = PUSH_TIMEOUT_S) -> list[pb.Ack]:
         """Hand over ranges; one answer for each. Raises Failure."""
+        request.sent_us = time.time_ns() // 1000
         response = await self._call(self._stub.Push, request, timeout_s)
         if len(response.acks) != len(request.ranges):
             text = f"gateway at {self.url} answered {len(response.acks)} of {len(request.ranges)} ranges"

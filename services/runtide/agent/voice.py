@@ -82,8 +82,9 @@ class Voice:
         """Sample on a time grid, so that two agents of a host write the same row."""
         if self._sampler is None:
             self._sampler = await asyncio.to_thread(Sampler)
-        tick = (time.time() // period_s + 1) * period_s
-        await asyncio.sleep(tick - time.time())
+        now = time.time()  # asked once: a clock that is set in between would make this a long sleep
+        tick = (now // period_s + 1) * period_s
+        await asyncio.sleep(tick - now)
         if self._own:
             await self._sample(self._sampler, round(tick * 1_000_000))
         return 0.0

@@ -28,6 +28,8 @@ class Message:
     """A serialized `runtide.v1.Range`."""
     received_us: int
     """The gateway's clock when it took the range in, microseconds since the epoch."""
+    ahead_us: int | None = None
+    """By how much the sender's clock was ahead of the gateway's then; None where it did not say its time."""
     partition: int = 0
     position: int = 0
     """Where the bus keeps it; set for a consumed message."""
@@ -79,3 +81,7 @@ class Consumer(Protocol):
 
         Raises Lapsed where that is not known. To be asked anew for every insert; from any thread.
         """
+
+    @property
+    def stopped(self) -> Sequence[str]:
+        """Partitions of which nothing comes until a person has decided: why, one text each."""

@@ -148,6 +148,11 @@ class LocalConsumer:
         """The same for the whole life of a consumer; the next consumer of the bus has a higher one."""
         return self._epoch
 
+    @property
+    def stopped(self) -> Sequence[str]:
+        """Nothing is ever lost before it was consumed."""
+        return ()
+
     async def poll(self, wait_s: float) -> Sequence[Message]:
         """Return what has come, in order; empty after `wait_s` without anything, or once closed."""
         if self.closed:

@@ -31,17 +31,26 @@ def gateway() -> None:
     asyncio.run(parts.serve_gateway(read_settings()))
 
 
-def sink() -> None:
+def sink(
+    accept_loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept-loss",
+            metavar="TOPIC:PARTITION:OFFSET",
+            help="Go on though Kafka has deleted what was wanted, as the error names it; repeatable.",
+        ),
+    ] = None,
+) -> None:
     """Store what is on Kafka in ClickHouse, exactly once. Several share the partitions.
 
-    Settings: RUNTIDE_KAFKA_*, RUNTIDE_CLICKHOUSE_*.
+    Settings: RUNTIDE_SINK_*, RUNTIDE_KAFKA_*, RUNTIDE_CLICKHOUSE_*.
 
     Example: RUNTIDE_KAFKA_BOOTSTRAP=kafka:9092 RUNTIDE_CLICKHOUSE_HOST=clickhouse runtide sink
     """
     from runtide.cli import parts
 
     parts.start_logging()
-    asyncio.run(parts.serve_sink(read_settings()))
+    asyncio.run(parts.serve_sink(read_settings(), accept_loss or ()))
 
 
 def processor() -> None:

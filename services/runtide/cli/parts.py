@@ -14,7 +14,9 @@ from runtide.bus import Publisher
 from runtide.bus.control import Control, Entry, FileControl
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
 from runtide.bus.kafka.control import KafkaControl
+from runtide.bus.kafka.losses import read_accepted
 from runtide.cli.home import Home
+from runtide.cli.lag import LagWatch
 from runtide.cli.settings import Settings
 from runtide.gateway import Gateway, GatewaySettings, Limits, TokenBook
 from runtide.gateway.pages import Pages
@@ -47,6 +49,8 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         topic_prefix=told.topic_prefix,
         partitions=told.partitions,
         replication=told.replication,
+        retention_hours=told.retention_hours,
+        retention_bytes=told.retention_bytes,
         send_timeout_s=told.send_timeout_s,
         security=dict(told.security),
         group=told.group,
@@ -187,8 +191,9 @@ async def serve_gateway(settings: Settings) -> None:
         await publisher.close()
 
 
-async def serve_sink(settings: Settings) -> None:
-    """One member of the group of sinks, until told to stop."""
+async def serve_sink(settings: Settings, accept_loss: Sequence[str] = ()) -> None:
+    """One member of the group of sinks, until told to stop. `accept_loss` adds to what the settings accept."""
+    accepted = read_accepted([*filter(None, settings.sink.accept_loss.split(",")), *accept_loss])
     stop = stop_on_signals()
     kafka, store = kafka_settings(settings), store_of(settings)
     client = await wait_for_store(store, stop)
@@ -196,27 +201,33 @@ async def serve_sink(settings: Settings) -> None:
         return
     client.close()
     await _until_kafka_answers(lambda: ensure_topics(kafka), stop)
-    consumer = KafkaConsumer(kafka)
+    consumer = KafkaConsumer(kafka, accepted=accepted)
     sink = Sink(consumer, store, sink_settings(settings))
-    pages = await serve_pages(sink, settings)
+    lag = LagWatch(kafka)
+    pages = await serve_pages(sink, settings, lag)
     task = asyncio.create_task(sink.run(), name="sink")
+    watching = asyncio.create_task(lag.run(), name="lag")
     try:
-        await until_told(stop, task)
+        await until_told(stop, task, watching)
         sink.stop()
         await task
     finally:
+        watching.cancel()
+        await asyncio.wait([watching])
         if pages is not None:
             await pages.stop()
         await consumer.close()
 
 
-async def serve_pages(sink: Sink, settings: Settings) -> Pages | None:
+async def serve_pages(sink: Sink, settings: Settings, lag: LagWatch | None = None) -> Pages | None:
     """Serve a sink's pages, if a port is configured. Raises BadInput where it cannot be had."""
     host, port = settings.sink.metrics_host, settings.sink.metrics_port
     if port is None:
         return None
     registry = CollectorRegistry()
     registry.register(SinkCollector(sink))
+    if lag is not None:
+        registry.register(lag)
     pages = Pages(registry, lambda: sink.trouble)
     try:
         await pages.start(host, port)

@@ -10,6 +10,7 @@ from runtide.cli.store import RunKey, rows
 from runtide.cli.tables import print_table
 from runtide.warehouse.client import Client
 from runtide.wire.canary import PROJECT as CANARY
+from runtide.wire.clocks import CLOCK_TOLERANCE_US
 
 Row = dict[str, Any]
 
@@ -24,7 +25,8 @@ SELECT metric, last, last_step, min, min_step, max, max_step, mean, count, non_f
 WHERE project = {project:String} AND run_id = {run:String} AND rank = -1 ORDER BY metric
 """
 _STREAMS = """
-SELECT stream, role, rank, host, attempt, stored_offset, holes, records, points, gaps, dead, opened_at, closed_at
+SELECT stream, role, rank, host, attempt, stored_offset, holes, records, points, gaps, dead, opened_at, closed_at,
+    clock_ahead_s, clock_ahead_min_s, clock_ahead_max_s
 FROM runtide.streams WHERE project = {project:String} AND run_id = {run:String} ORDER BY role, rank, stream
 """
 _ATTEMPTS = """
@@ -94,6 +96,20 @@ def print_run(found: Row) -> None:
         print_table([{name: row[name] for name in _OF_A_FILE} for row in found["files"]], title="files")
     names = ("role", "rank", "host", "attempt", "records", "points", "gaps", "dead", "closed_at")
     print_table([{name: row[name] for name in names} for row in found["streams"]], title="streams")
+    for text in sorted({text for row in found["streams"] if (text := clock_text(row))}):
+        print(text)
+
+
+def clock_text(stream: Row) -> str:
+    """What to say of the clock of a stream's host; nothing where it is right."""
+    found = [stream[name] for name in ("clock_ahead_s", "clock_ahead_min_s", "clock_ahead_max_s")]
+    last, least, most = (0.0 if seconds is None else float(seconds) for seconds in found)
+    if max(abs(least), abs(most)) * 1_000_000 <= CLOCK_TOLERANCE_US:
+        return ""
+    text = f"clock of host {stream['host']} is {abs(last):,.0f} s {'ahead' if last >= 0 else 'behind'}"
+    if (most - least) * 1_000_000 > CLOCK_TOLERANCE_US:
+        text += f"; it was set meanwhile, it has been between {least:+,.0f} s and {most:+,.0f} s"
+    return text
 
 
 def _unpacked(row: Row) -> Row:

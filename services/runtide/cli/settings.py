@@ -35,6 +35,10 @@ class KafkaSection(_Section):
     """Partitions of the records topic, where it is made by runtide."""
     replication: int = Field(default=1, ge=1)
     """Copies of every partition, where the topic is made by runtide."""
+    retention_hours: int = Field(default=168, ge=1)
+    """How long the topic keeps records, where it is made by runtide: the longest outage that loses nothing."""
+    retention_bytes: int = Field(default=16 * 1024**3, ge=-1)
+    """Bytes that it keeps of one partition, whatever their age; -1 for no bound."""
     send_timeout_s: float = Field(default=10.0, gt=0)
     """After this long without an answer from the brokers a Push is answered UNAVAILABLE."""
     group: str = "runtide-sink"
@@ -100,6 +104,8 @@ class SinkSection(_Section):
 
     flood_records: int = Field(default=100, ge=0)
     """So many refused records in a row are looked at: is it this release, then their partition stops. 0 never stops."""
+    accept_loss: str = ""
+    """Losses to Kafka's retention that are accepted, as the sink names them: TOPIC:PARTITION:OFFSET, by commas."""
     metrics_host: str = "127.0.0.1"
     """Address of /metrics, /healthz and /readyz of `runtide sink`."""
     metrics_port: int | None = None

@@ -30,6 +30,15 @@ SELECT
 """
 
 
+_CLOCKS = """
+SELECT host, argMax(clock_ahead_s, received_at) AS clock_ahead_s, min(clock_ahead_min_s) AS clock_ahead_min_s,
+    max(clock_ahead_max_s) AS clock_ahead_max_s
+FROM (SELECT * FROM runtide.streams WHERE clock_ahead_s IS NOT NULL ORDER BY received_at DESC LIMIT 1000)
+GROUP BY host ORDER BY host
+"""
+"""By host, of the streams that were heard of last."""
+
+
 def read_status(settings: Settings) -> dict[str, Any]:
     """Everything that status shows, as plain values."""
     home = Home(settings.home_folder)
@@ -47,6 +56,11 @@ def read_status(settings: Settings) -> dict[str, Any]:
         "lag": {"unshipped_bytes": unshipped_bytes(home.spool)},
         "disk": {name: folder_bytes(home.folder / name) for name in ("clickhouse", "spool", "logs")},
     }
+    if settings.kafka.bootstrap:
+        from runtide.cli.lag import read_lag
+        from runtide.cli.parts import kafka_settings
+
+        found["kafka"] = read_lag(kafka_settings(settings))
     if serving is not None:
         ports = serving.ports
         found["ports"] = {name: port for name in PORTS if (port := getattr(ports, name))}
@@ -82,6 +96,14 @@ def show_status(found: dict[str, Any]) -> None:
         print(f"canary: {found['canary']['trouble']}")
     if found["canary"].get("logged") is not None:
         print_table([{"canary": name, "": found["canary"][name]} for name in CANARY])
+    if kafka := found.get("kafka"):
+        print_table(kafka["partitions"], title="Kafka: not stored yet", empty="Kafka has no topic of records")
+        for alarm in kafka["alarms"]:
+            print(f"ALARM {alarm}")
+        if kafka["error"]:
+            print(kafka["error"])
+    for text in found.get("clocks", ()):
+        print(text)
     if found["rows"]:
         print_table([{"rows": name, "": count} for name, count in found["rows"].items()])
     print_table([{"lag": name, "": value} for name, value in found["lag"].items()])
@@ -100,6 +122,7 @@ def _parts(state: UpState | None) -> dict[str, dict[str, Any]]:
 
 
 def _stored(settings: Settings, lag: dict[str, int]) -> dict[str, Any]:
+    from runtide.cli.reading import clock_text
     from runtide.cli.store import open_store, rows
     from runtide.warehouse.queries import canary
 
@@ -107,6 +130,7 @@ def _stored(settings: Settings, lag: dict[str, int]) -> dict[str, Any]:
         stored = rows(client, _ROWS)
         behind = rows(client, _LAG)[0]
         seen = canary(client)
+        clocks = [text for row in rows(client, _CLOCKS) if (text := clock_text(row))]
     more = {
         "underived_bytes": max(0, int(behind["stored"]) - int(behind["derived"])),
         "streams_with_holes": int(behind["streams_with_holes"]),
@@ -115,6 +139,7 @@ def _stored(settings: Settings, lag: dict[str, int]) -> dict[str, Any]:
         "rows": {row["name"]: int(row["total_rows"]) for row in stored},
         "lag": {**lag, **more},
         "canary": {name: getattr(seen, name) for name in (*CANARY, "interval_s", "trouble")} if seen else {},
+        "clocks": clocks,
     }
 
 

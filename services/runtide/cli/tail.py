@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtide.cli.store import RunKey, rows
@@ -15,13 +15,13 @@ _LINES = """
 SELECT toUnixTimestamp64Milli(received_at) AS received_ms, time, rank, line, stream, offset
 FROM runtide.log_lines FINAL
 WHERE project = {project:String} AND run_id = {run:String}
-  AND (received_ms, offset) > (
-    transform(toString(stream), {streams:Array(String)}, {received:Array(Int64)}, toInt64(-1)),
-    transform(toString(stream), {streams:Array(String)}, {offsets:Array(UInt64)}, toUInt64(0)))
+  AND (received_ms > transform(toString(stream), {streams:Array(String)}, {received:Array(Int64)}, toInt64(-1))
+    OR toInt64(offset) > transform(toString(stream), {streams:Array(String)}, {offsets:Array(Int64)}, toInt64(-1)))
 ORDER BY received_ms, stream, offset LIMIT {most:UInt32}
 """
 # From where each stream was left: streams become visible in any order, but the ranges of one come one after the other.
-# By the gateway's clock, not the job's: what fills a hole comes later than what lies above it.
+# By the gateway's clock too, since what fills a hole comes later than what lies above it; not by that alone, since it
+# may be set back.
 _VALUES = """
 SELECT metric, last, last_step FROM runtide.metric_summary
 WHERE project = {project:String} AND run_id = {run:String} AND rank = -1 ORDER BY metric
@@ -39,17 +39,20 @@ def follow(
 ) -> str:
     """Print what comes until the run has ended and nothing more does; return its state. Blocks.
 
-    Lines are asked for `most` at a time, and each such page is printed in the order of the job's clock.
+    Lines are asked for `most` at a time. Each such page is printed as its streams said it, one among the other by the
+    jobs' clocks.
     """
     told = {"project": key.project, "run": key.run_id}
-    left: dict[str, tuple[int, int]] = {"": (0, 0)}  # of each stream the last line's receipt and offset
+    left: dict[str, tuple[int, int]] = {"": (0, 0)}  # of each stream the latest receipt and the highest offset
     last_step = None
     while True:
         state = next((str(row["state"]) for row in rows(client, _STATE, **told)), "unknown")
         received, offsets = map(list, zip(*left.values(), strict=True))
         page = rows(client, _LINES, streams=list(left), received=received, offsets=offsets, most=most, **told)
-        left.update({row["stream"]: (row["received_ms"], row["offset"]) for row in page})
-        for row in sorted(page, key=lambda row: row["time"]):
+        for row in page:
+            received_ms, offset = left.get(row["stream"], (-1, -1))
+            left[row["stream"]] = max(received_ms, row["received_ms"]), max(offset, row["offset"])
+        for row in merged(page):
             say(line_of(row))
         if len(page) == most:
             continue
@@ -61,6 +64,16 @@ def follow(
             return state
         last_step = step
         pause(every_s)
+
+
+def merged(page: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines by time, but those of a stream never in another order than they were printed: its clock may be set back."""
+    latest: dict[str, Any] = {}
+    keyed = []
+    for row in sorted(page, key=lambda row: row["offset"]):
+        latest[row["stream"]] = max(row["time"], latest.get(row["stream"], row["time"]))
+        keyed.append((latest[row["stream"]], row))
+    return [row for _, row in sorted(keyed, key=lambda entry: entry[0])]
 
 
 def line_of(row: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from runtide.gateway.metrics import Metrics
 from runtide.gateway.runs import Runs
 from runtide.gateway.tokens import DEFAULT_PROJECT
 from runtide.v1 import ingest_pb2 as pb
+from runtide.wire.clocks import ahead
 from runtide.wire.crash import crash_point
 from runtide.wire.errors import BadInput, Busy, RuntideError, Unavailable
 from runtide.wire.framing import Checked
@@ -84,13 +85,14 @@ class Intake:
             range_.project = project or range_.project or DEFAULT_PROJECT
         try:
             self._admit(request, size)
+            ahead_us = ahead(request.sent_us, int(self._clock() * 1_000_000))
             crash_point("gateway.received")
             taken: list[_Taken | pb.Refusal | pb.Later] = []
             put_off: dict[str, pb.Later] = {}
             for range_ in request.ranges:
                 verdict = put_off.get(range_.stream) or self._judge(range_)
                 if isinstance(verdict, Checked):
-                    taken.append(_Taken(range_, verdict, await self._begin(range_)))
+                    taken.append(_Taken(range_, verdict, await self._begin(range_, ahead_us)))
                     continue
                 taken.append(verdict)
                 if isinstance(verdict, pb.Later):
@@ -135,7 +137,7 @@ class Intake:
         self._metrics.limited.labels(against.limit if isinstance(against, pb.Later) else "run_metric_names").inc()
         return against
 
-    async def _begin(self, range_: pb.Range) -> asyncio.Task[None]:
+    async def _begin(self, range_: pb.Range, ahead_us: int | None) -> asyncio.Task[None]:
         """Hand one range to the bus, or join its publishing. Raises what the bus says at once, such as Busy."""
         key, value = _key(range_), range_.SerializeToString()
         known = self._under_way.get(key)
@@ -143,7 +145,7 @@ class Intake:
             self._metrics.joined.inc()
             return known.task
         bus_key = message_key(range_.project, range_.run_id, range_.rank)
-        message = Message(range_.project, bus_key, value, int(self._clock() * 1_000_000))
+        message = Message(range_.project, bus_key, value, int(self._clock() * 1_000_000), ahead_us)
         task = asyncio.create_task(self._publish(key, message, len(range_.body)))
         self._under_way[key] = _UnderWay(message, task)
         self._tasks.add(task)

@@ -25,7 +25,7 @@ from runtide.processor.facts import KINDS, LedgerRow
 from runtide.processor.runs import RunBook
 from runtide.processor.series import MOST_POINTS, Ledger, Series, several_attempts, versions_of
 from runtide.processor.states import SECOND
-from runtide.processor.store import Store, clock_us
+from runtide.processor.store import Store, steady_clock
 from runtide.wire.crash import crash_point
 from runtide.wire.hints import Hint
 
@@ -80,17 +80,17 @@ class Deriver:
     def __init__(
         self,
         client_factory: Callable[[], Client],
-        clock: Callable[[], int] = clock_us,
+        clock: Callable[[], int] | None = None,
         most_points: int = MOST_POINTS,
         most_cursors: int = MOST_CURSORS,
     ) -> None:
-        """`clock` gives microseconds since the epoch; a statement derives `most_points` or so.
+        """`clock` gives microseconds since the epoch and never goes back; a statement derives `most_points` or so.
 
         Of more than `most_cursors` streams it is read again how far they are covered.
         """
         self._most_cursors = most_cursors
-        self._store = Store(client_factory, clock)
-        self._clock = clock
+        self._clock = clock or steady_clock()
+        self._store = Store(client_factory, self._clock)
         self._book = RunBook(self._store)
         self._bounds = Bounds(self._store)
         self._lock = threading.Lock()
@@ -105,7 +105,7 @@ class Deriver:
         self._suspects: dict[StreamOf, Cursor] = {}
         self._swept_us = self._covered_us = self._windowed_us = self._derived_us = 0
         self._replays: dict[StreamOf, int] = {}
-        self._replays_us = clock() - REPLAYED_US
+        self._replays_us = self._clock() - REPLAYED_US
         self._started = False
 
     def add(self, hints: Iterable[Hint]) -> None:

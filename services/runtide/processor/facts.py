@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from runtide.processor.coverage import Stored
 from runtide.processor.dirty import Run
 from runtide.processor.states import Finding, LastWord, RunFacts, StreamFacts, Verdict
+from runtide.wire.clocks import set_right
 
 KINDS = ("stream_opened", "stream_closed", "stream_ended", "config_set", "summary_set")
 """Kinds of events that the row of a run is made of, besides heartbeats."""
@@ -37,6 +39,7 @@ class LedgerRow(NamedTuple):
     last_step: int | None
     stepped_us: int | None
     received_us: int
+    stepped_received_us: int | None = None
 
     @property
     def run(self) -> Run:
@@ -50,7 +53,7 @@ class LedgerRow(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One event of KINDS."""
+    """One event of KINDS; `time_us` is what the host's clock said."""
 
     project: str
     run_id: str
@@ -60,6 +63,14 @@ class Event(NamedTuple):
     rank: int
     time_us: int
     json: str
+    offset: int
+    received_us: int
+    ahead_us: int | None
+
+    @property
+    def at_us(self) -> int:
+        """When it was said, by the gateway's clock."""
+        return set_right(self.time_us, self.ahead_us, self.received_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +86,12 @@ class Attempt:
 
 @dataclass(slots=True)
 class Said:
-    """What the events of a run say, folded in the order of their times."""
+    """What the events of a run say, folded in the order in which they were said."""
 
     opened: dict[str, dict[str, Any]] = field(default_factory=dict)
     """StreamOpened by stream, those of role rank only."""
     attempt_of: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Stream to attempt, rank and time of its opening."""
+    """Stream to attempt, rank and time of its opening; streams in the order in which they were opened."""
     last_words: dict[str, LastWord] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -96,17 +107,17 @@ class Last:
 
 
 def fold(events: Iterable[Event]) -> Said:
-    """Fold events, which come in order."""
+    """Fold events."""
     said = Said()
-    for event in events:
+    for event in in_order(events):
         message = json.loads(event.json)
         if event.kind == "stream_opened":
             if message.get("role") == "ROLE_RANK":
                 said.opened[event.stream] = message
-                said.attempt_of[event.stream] = (event.attempt, event.rank, event.time_us)
+                said.attempt_of[event.stream] = (event.attempt, event.rank, event.at_us)
         elif event.kind == "stream_closed":
             said.last_words[event.stream] = LastWord(
-                event.time_us,
+                _ended(said, event, int(message.get("elapsed_us", 0))),
                 int(message.get("exit_code", 0)),
                 message.get("reason", ""),
                 message.get("signal", ""),
@@ -115,7 +126,7 @@ def fold(events: Iterable[Event]) -> Said:
         elif event.kind == "stream_ended":
             code = message.get("exit_code")
             said.findings[message.get("stream", "")] = Finding(
-                event.time_us,
+                event.at_us,
                 int(message.get("offset", 0)),
                 None if code is None else int(code),
                 message.get("signal", ""),
@@ -127,6 +138,26 @@ def fold(events: Iterable[Event]) -> Said:
         elif event.kind == "summary_set":
             said.summary.update(_entries(message))
     return said
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """Events as they were said: in a stream by offset, streams among each other by when the gateway heard them.
+
+    By no clock of a host, which may be set while it speaks. Within a stream the gateway's counts as far as offsets let
+    it: what came late, or before that clock was set back, comes before all that lies behind it.
+    """
+    heard: dict[str, int] = {}
+    keyed = []
+    for event in sorted(events, key=lambda event: event.offset, reverse=True):
+        heard[event.stream] = min(event.received_us, heard.get(event.stream, event.received_us))
+        keyed.append((event.attempt, heard[event.stream], event.stream, event.offset, event))
+    return [event for *_, event in sorted(keyed, key=lambda entry: entry[:4])]
+
+
+def _ended(said: Said, event: Event, elapsed_us: int) -> int:
+    """When a process said its last word: so long after its first as it has measured itself, where it has."""
+    opened = said.attempt_of.get(event.stream)
+    return opened[2] + elapsed_us if opened is not None and elapsed_us else event.at_us
 
 
 def _entries(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +189,7 @@ def attempts(said: Said) -> list[Attempt]:
         of.setdefault(attempt, []).append(stream)
     out = []
     for attempt, streams in sorted(of.items()):
-        streams.sort(key=lambda stream: said.attempt_of[stream][1:])
+        streams.sort(key=lambda stream: said.attempt_of[stream][1])  # which keeps the order of their openings
         messages = [said.opened[stream] for stream in streams]
         steps = [int(message["resume_step"]) for message in messages if "resume_step" in message]
         out.append(
@@ -174,16 +205,25 @@ def attempts(said: Said) -> list[Attempt]:
 
 
 def run_facts(
-    said: Said, ledger: Iterable[LedgerRow], heartbeats: Mapping[str, int], stepped: Mapping[str, int]
+    said: Said,
+    ledger: Iterable[LedgerRow],
+    heartbeats: Mapping[str, int],
+    stepped: Mapping[str, int],
+    noticed: Mapping[str, int] = MappingProxyType({}),
 ) -> RunFacts:
-    """The facts that a state is judged by. `stepped` tells when points were last seen to come."""
+    """The facts that a state is judged by.
+
+    `heartbeats` are times of the gateway; `stepped` and `noticed` tell when points, and anything, were seen to come, by
+    the clock that the state is judged by.
+    """
     streams, heard = [], 0
+    order = {stream: place for place, stream in enumerate(said.attempt_of, 1)}
     for row in ledger:
         heard = max(heard, row.received_us)
         if row.role != "rank":
             continue
         message = said.opened.get(row.stream, {})
-        opened = row.opened_us or said.attempt_of.get(row.stream, (0, 0, 0))[2] or row.received_us
+        opened = said.attempt_of.get(row.stream, (0, 0, 0))[2] or min(row.opened_us or row.received_us, row.received_us)
         streams.append(
             StreamFacts(
                 row.stream,
@@ -196,16 +236,18 @@ def run_facts(
                 stepped.get(row.stream),
                 said.last_words.get(row.stream),
                 said.findings.get(row.stream),
+                noticed.get(row.stream),
+                order.get(row.stream, 0),
             )
         )
-    return RunFacts(streams, heard)
+    return RunFacts(streams, heard, max(noticed.values(), default=None))
 
 
 def run_row(
     run: Run, said: Said, facts: RunFacts, verdict: Verdict, lasts: Sequence[Last], last_step: int | None
 ) -> dict[str, Any]:
     """The row of `run_rows`, but for its version. Times are microseconds."""
-    ordered = sorted(said.opened, key=lambda stream: _precedence(said.attempt_of[stream]))
+    ordered = sorted(said.opened, key=lambda stream: _precedence(said.attempt_of[stream]))  # keeps that of openings
     speakers = [said.opened[stream] for stream in ordered]
 
     def first(name: str, default: Any = "") -> Any:
@@ -215,6 +257,7 @@ def run_row(
     heard = [stream.heard_us for stream in facts.streams]
     summary: dict[str, Any] = {last.metric: _plain(last.value) for last in lasts[:SUMMARY_METRICS]}
     summary.update(said.summary)
+    started = min(opened) if opened else facts.heard_us
     return {
         "project": run.project,
         "run_id": run.run_id,
@@ -228,8 +271,8 @@ def run_row(
         "host": first("host"),
         "world_size": max((stream.world_size for stream in facts.streams), default=0),
         "attempt": max((stream.attempt for stream in facts.streams), default=0),
-        "started_at": min(opened) if opened else facts.heard_us,
-        "finished_at": verdict.finished_us,
+        "started_at": started,
+        "finished_at": None if verdict.finished_us is None else max(started, verdict.finished_us),
         "heartbeat_at": max(heard) if heard else facts.heard_us,
         "exit_code": verdict.exit_code,
         "config": _said_again(said.config),
@@ -241,10 +284,10 @@ def run_row(
     }
 
 
-def _precedence(opening: tuple[int, int, int]) -> tuple[int, int, int]:
+def _precedence(opening: tuple[int, int, int]) -> tuple[int, int]:
     """Whose words about the run count: the newest attempt's, there the lowest rank's, there the first."""
-    attempt, rank, time_us = opening
-    return -attempt, rank, time_us
+    attempt, rank, _ = opening
+    return -attempt, rank
 
 
 def _plain(value: float) -> float | str:

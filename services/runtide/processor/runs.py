@@ -45,8 +45,6 @@ _AT_ONCE = 256
 """Runs that are refreshed in one go."""
 _KEPT = 4096
 """Ended runs that are kept in memory."""
-_OVERLAP_US = 10 * SECOND
-"""Heartbeats are read again from this long before the newest known: they may be stored out of order."""
 
 _TIME = pa.timestamp("us", "UTC")
 _ROW_SCHEMA = pa.schema(
@@ -89,8 +87,18 @@ class Watched:
     attempts: list[Attempt] = field(default_factory=list)
     points: dict[str, int] = field(default_factory=dict)
     stepped: dict[str, int] = field(default_factory=dict)
+    """When each stream was last seen to log steps, by our clock."""
+    noticed: dict[str, int] = field(default_factory=dict)
+    """When each stream was last heard of, by our clock: the gateway's may be another one, and may be set."""
+    stored: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """What the ledger said of each stream then."""
     heartbeats: dict[str, int] = field(default_factory=dict)
+    """The last one that names each stream, by the gateway's clock."""
+    heard_from: dict[str, int] = field(default_factory=dict)
+    """The offset of each agent's last heartbeat."""
     row: dict[str, Any] = field(default_factory=dict)
+    looked_us: int = 0
+    """When it was looked for last what has come."""
     written_us: int = 0
     stale: bool = True
     """Something came since the row was made."""
@@ -99,10 +107,9 @@ class Watched:
     read_us: int = 0
     """When they were read."""
 
-    @property
-    def heard_us(self) -> int:
-        """The newest heartbeat known."""
-        return max(self.heartbeats.values(), default=0)
+    def note(self, stream: str, at_us: int) -> None:
+        """Note a sign of life."""
+        self.noticed[stream] = max(at_us, self.noticed.get(stream, 0))
 
     @property
     def ended(self) -> bool:
@@ -128,7 +135,8 @@ class RunBook:
 
     def reread(self, run: Run) -> None:
         """Say that it is not known what came for a run."""
-        self._runs[run] = Watched(row=self._runs[run].row) if run in self._runs else Watched()
+        before = self._runs.get(run, Watched())
+        self._runs[run] = Watched(row=before.row, noticed=before.noticed, stored=before.stored)
 
     def settled(self, run: Run) -> bool:
         """Say whether the row of a run tells all that is known."""
@@ -188,9 +196,18 @@ class RunBook:
             watched.said, watched.attempts, watched.unread = said, known, False
             watched.read_us = self._store.now_us()
 
+    def _versions(self, runs: Iterable[Run]) -> dict[Run, int]:
+        """The next version of the rows of each run: the time, unless the clock that wrote last was ahead of ours."""
+        found = {run: self._store.now_us() for run in runs}
+        for project, run_id, version in self._store.rows(sql.versions(found)):
+            run = Run(project, run_id)
+            found[run] = max(found[run], version + 1)
+        return found
+
     def _write_attempts(self, changed: Sequence[tuple[Run, Attempt]]) -> None:
         if not changed:
             return
+        versions = self._versions(run for run, _ in changed)
         rows = [
             {
                 "project": run.project,
@@ -200,7 +217,7 @@ class RunBook:
                 "opened_at": attempt.opened_us,
                 "resume_step": attempt.resume_step,
                 "world_size": attempt.world_size,
-                "version": self._store.now_us(),
+                "version": versions[run],
             }
             for run, attempt in changed
         ]
@@ -211,17 +228,19 @@ class RunBook:
             watched.unread = watched.unread or now_us - watched.read_us >= REREAD_US
         self.read_events(runs)
         ledger = {**known, **self._store.ledger([run for run in runs if run not in known])}
-        self._hear(runs)
+        self._hear(runs, now_us)
         lasts = self._lasts(runs)
         rows: list[tuple[Watched, dict[str, Any]]] = []
         tables: list[pa.Table] = []
+        versions = self._versions(runs)
         for run in runs:
             watched = self._runs[run]
             if not ledger.get(run):
                 continue
-            _note_steps(watched, ledger[run])
-            watched.facts = run_facts(watched.said, ledger[run], watched.heartbeats, watched.stepped)
-            made = _made(run, watched, lasts.get(run, ([], None)), now_us)
+            _notice(watched, ledger[run], now_us)
+            watched.looked_us = now_us
+            watched.facts = run_facts(watched.said, ledger[run], watched.heartbeats, watched.stepped, watched.noticed)
+            made = _made(run, watched, lasts.get(run, ([], None)), now_us, versions[run])
             if made is not None and _worth_writing(watched, made[0], now_us):
                 rows.append((watched, made[0]))
                 tables.append(made[1])
@@ -232,17 +251,19 @@ class RunBook:
         for watched, row_now in rows:
             watched.row, watched.written_us = row_now, now_us
 
-    def _hear(self, runs: Sequence[Run]) -> None:
+    def _hear(self, runs: Sequence[Run], now_us: int) -> None:
         """Read heartbeats: all of a run at first, later the new ones."""
-        fresh = [run for run in runs if not self._runs[run].heartbeats]
-        known = [run for run in runs if self._runs[run].heartbeats]
-        for group in (fresh, known):
+        fresh = [run for run in runs if not self._runs[run].heard_from]
+        known = [run for run in runs if self._runs[run].heard_from]
+        for group, are_new in ((fresh, False), (known, True)):
             if not group:
                 continue
-            since = max(0, min(self._runs[run].heard_us for run in group) - _OVERLAP_US)
-            for project, run_id, stream, heard in self._store.rows(sql.heartbeats(group, since)):
-                heartbeats = self._runs[Run(project, run_id)].heartbeats
-                heartbeats[stream] = max(heard, heartbeats.get(stream, 0))
+            after = {(run, agent): at for run in group for agent, at in self._runs[run].heard_from.items()}
+            for project, run_id, agent, offset, stream, heard in self._store.rows(sql.heartbeats(group, after)):
+                watched = self._runs[Run(project, run_id)]
+                watched.note(stream, _came(heard, watched, now_us))
+                watched.heard_from[agent] = max(offset, watched.heard_from.get(agent, 0))
+                watched.heartbeats[stream] = heard if are_new else max(heard, watched.heartbeats.get(stream, 0))
 
     def _lasts(self, runs: Sequence[Run]) -> dict[Run, tuple[list[Last], int | None]]:
         """Last values over all ranks, as the view metric_summary has them, and the highest step."""
@@ -270,26 +291,36 @@ def _folded(run: Run, events: Sequence[Event]) -> tuple[Said, list[Attempt]]:
 
 
 def _made(
-    run: Run, watched: Watched, last: tuple[Sequence[Last], int | None], now_us: int
+    run: Run, watched: Watched, last: tuple[Sequence[Last], int | None], now_us: int, version: int
 ) -> tuple[dict[str, Any], pa.Table] | None:
     """The row of a run, also as the store takes it; where that fails, one that says less, or none."""
     for said in (watched.said, replace(watched.said, config={}, summary={}), Said()):
         try:
             row = run_row(run, said, watched.facts, run_state(watched.facts, now_us), *last)
-            return row, pa.Table.from_pylist([{**row, "version": now_us}], schema=_ROW_SCHEMA)
+            return row, pa.Table.from_pylist([{**row, "version": version}], schema=_ROW_SCHEMA)
         except Exception:
             log.exception("row of a run not made, made with less project=%s run=%s", *run)
     return None
 
 
-def _note_steps(watched: Watched, ledger: Sequence[LedgerRow]) -> None:
-    """See in the number of points when steps came; by the process's own clock only where that was not seen."""
-    for stream in ledger:
-        before = watched.points.get(stream.stream)
-        if stream.points and before != stream.points:
-            said = stream.stepped_us if before is None else None
-            watched.stepped[stream.stream] = min(said or stream.received_us, stream.received_us)
-            watched.points[stream.stream] = stream.points
+def _notice(watched: Watched, ledger: Sequence[LedgerRow], now_us: int) -> None:
+    """See in the ledger when streams spoke, and in the number of points when steps came."""
+    for row in ledger:
+        stored = row.mark, row.received_us
+        if watched.stored.get(row.stream) != stored:
+            watched.stored[row.stream] = stored
+            watched.note(row.stream, _came(row.received_us, watched, now_us))
+        if row.points and watched.points.get(row.stream) != row.points:
+            watched.points[row.stream] = row.points
+            watched.stepped[row.stream] = _came(row.stepped_received_us or row.received_us, watched, now_us)
+
+
+def _came(received_us: int, watched: Watched, now_us: int) -> int:
+    """When something new came, by our clock: as the gateway says where that can be, else now.
+
+    It can be between the last look, or a second before, and this one; before the first look, at any time until now.
+    """
+    return received_us if watched.looked_us - SECOND <= received_us <= now_us else now_us
 
 
 def _differs(watched: Watched, now_us: int) -> bool:

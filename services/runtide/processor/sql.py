@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtide.processor.dirty import BASE, SHARD_RANKS, Run, Span, Work, widened
+from runtide.wire.limits import LATEST_US
 
 Versions = Mapping[Run, int]
 
@@ -246,12 +247,14 @@ def vanished_step_stats(works: Sequence[Work], versions: Versions) -> str:
 def sample_windows(minutes: Mapping[Run, Span], versions: Versions) -> str:
     """Minutes of resource readings; `minutes` are microseconds, both included.
 
-    Readings that are not finite are left out, and those that several agents of one host write make one.
+    Readings that are not finite are left out, and those that several agents of one host write make one. A minute is a
+    DateTime, which ends in 2106: readings of a clock that stands beyond have no windows, rather than wrong ones.
     """
+    low_end, high_end = 0, 4_291_747_200  # 1970 and 2106
     condition = " OR ".join(
         f"(project = {text(run.project)} AND run_id = {text(run.run_id)}"
-        f" AND time >= toDateTime64({low // 60_000_000 * 60}, 6, 'UTC')"
-        f" AND time < toDateTime64({high // 60_000_000 * 60 + 60}, 6, 'UTC'))"
+        f" AND time >= toDateTime64({max(low // 60_000_000 * 60, low_end)}, 6, 'UTC')"
+        f" AND time < toDateTime64({min(high // 60_000_000 * 60 + 60, high_end)}, 6, 'UTC'))"
         for run, (low, high) in minutes.items()
     )
     return f"""INSERT INTO runtide.sample_windows
@@ -312,7 +315,8 @@ def ledger(runs: Iterable[Run]) -> str:
     """What is stored of each stream of these runs; times in microseconds."""
     return f"""SELECT project, run_id, stream, role, rank, host, attempt, mark, holes, points, revision,
             toUnixTimestamp64Micro(opened_at), toUnixTimestamp64Micro(closed_at), last_step,
-            toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000
+            toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000,
+            toUnixTimestamp64Milli(stepped_received_at) * 1000
         FROM runtide.ledger FINAL WHERE {of_runs(runs)}"""
 
 
@@ -385,20 +389,38 @@ def known_runs(project: str | None, run_id: str | None) -> str:
 
 
 def events(runs: Iterable[Run], kinds: Iterable[str]) -> str:
-    """Events of these kinds in the order in which they were said."""
+    """Events of these kinds, in any order; times in microseconds."""
     names = ", ".join(map(text, kinds))
-    return f"""SELECT project, run_id, kind, stream, attempt, rank, toUnixTimestamp64Micro(time), json
-        FROM runtide.events FINAL WHERE {of_runs(runs)} AND kind IN ({names})
-        ORDER BY attempt, time, stream, offset"""
+    return f"""SELECT project, run_id, kind, stream, attempt, rank, toUnixTimestamp64Micro(time), json, offset,
+            toUnixTimestamp64Milli(received_at) * 1000, clock_ahead_us
+        FROM runtide.events FINAL WHERE {of_runs(runs)} AND kind IN ({names})"""
 
 
-def heartbeats(runs: Iterable[Run], since_us: int) -> str:
-    """When streams were last named by a heartbeat, by the gateway's clock in microseconds."""
-    return f"""SELECT project, run_id, arrayJoin(JSONExtract(json, 'streams', 'Array(String)')) AS named,
-            toUnixTimestamp64Milli(max(received_at)) * 1000
-        FROM runtide.events WHERE {of_runs(runs)} AND kind = 'heartbeat'
-            AND received_at >= fromUnixTimestamp64Milli({since_us // 1000}, 'UTC')
-        GROUP BY project, run_id, named"""
+def heartbeats(runs: Iterable[Run], after: Mapping[tuple[Run, str], int]) -> str:
+    """When streams were last named by each agent, by the gateway's clock in microseconds, and at which offset.
+
+    Only what agents said behind the offsets in `after`: by a clock the new could not be told from the old.
+    """
+    known = ""
+    if after:
+        names = ", ".join(text(f"{run.project}\0{run.run_id}\0{stream}") for run, stream in after)
+        offsets = ", ".join(f"toInt64({offset})" for offset in after.values())
+        agent = "concat(toString(project), '\\0', toString(run_id), '\\0', toString(stream))"
+        known = f"AND toInt64(offset) > transform({agent}, [{names}], [{offsets}], toInt64(-1))"
+    return f"""SELECT project, run_id, stream, max(offset),
+            arrayJoin(JSONExtract(json, 'streams', 'Array(String)')) AS named,
+            toUnixTimestamp64Milli(argMax(received_at, offset)) * 1000
+        FROM runtide.events WHERE {of_runs(runs)} AND kind = 'heartbeat' {known}
+        GROUP BY project, run_id, stream, named"""
+
+
+def versions(runs: Iterable[Run]) -> str:
+    """The greatest version that a row of these runs or of their attempts has, of those that a clock can have given."""
+    of = f"{of_runs(runs)} AND version <= {LATEST_US}"
+    return f"""SELECT project, run_id, max(version) FROM (
+            SELECT project, run_id, version FROM runtide.run_rows WHERE {of}
+            UNION ALL SELECT project, run_id, version FROM runtide.attempt_rows WHERE {of})
+        GROUP BY project, run_id"""
 
 
 def lasts(runs: Iterable[Run], most: int) -> str:

@@ -54,6 +54,15 @@ class StreamFacts:
     """Last step that came."""
     last_word: LastWord | None = None
     finding: Finding | None = None
+    noticed_us: int | None = None
+    """When that data or heartbeat was seen, by the clock that this is judged by; None: it is the gateway's."""
+    order: int = 0
+    """Its place among the openings of the run's streams."""
+
+    @property
+    def heard_here_us(self) -> int:
+        """What silence is counted from."""
+        return self.heard_us if self.noticed_us is None else self.noticed_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class RunFacts:
 
     streams: Sequence[StreamFacts] = ()
     heard_us: int = 0
+    noticed_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ def run_state(facts: RunFacts, now_us: int) -> Verdict:
     world = max(stream.world_size for stream in deciding)
     # One rank alone that speaks is a usual way to log; some but not all is not.
     missing = max(0, world - len(fates)) if len(fates) > 1 else 0
-    awaited = missing > 0 and now_us - min(s.opened_us for s in deciding) < OPENING_SECONDS * SECOND
+    awaited = missing > 0 and 0 <= now_us - min(s.opened_us for s in deciding) < OPENING_SECONDS * SECOND
     if living:
         return _going_on(fates, living, 0 if awaited else missing, now_us)
     if awaited and all(fate.state is RunState.FINISHED for fate in fates):
@@ -110,13 +120,18 @@ def newest(streams: Sequence[StreamFacts]) -> list[StreamFacts]:
     for stream in streams:
         if stream.attempt == attempt:
             other = chosen.get(stream.rank)
-            if other is None or (stream.opened_us, stream.stream) > (other.opened_us, other.stream):
+            if other is None or _opening(stream) > _opening(other):
                 chosen[stream.rank] = stream
     return [chosen[rank] for rank in sorted(chosen)]
 
 
+def _opening(stream: StreamFacts) -> tuple[int, int, str]:
+    return stream.order, stream.opened_us, stream.stream
+
+
 def _without_ranks(facts: RunFacts, now_us: int) -> Verdict:
-    if now_us - facts.heard_us <= SILENT_SECONDS * SECOND:
+    heard = facts.heard_us if facts.noticed_us is None else facts.noticed_us
+    if now_us - heard <= SILENT_SECONDS * SECOND:
         return Verdict(RunState.RUNNING, "no rank has opened yet")
     return Verdict(
         RunState.CRASHED, f"no rank has opened and nothing was heard for {SILENT_SECONDS:g} s", facts.heard_us
@@ -131,7 +146,7 @@ def _fate(facts: StreamFacts, now_us: int) -> _Fate:
         return _by_last_word(facts, facts.last_word, found)
     if found is not None:
         return _by_finding(facts, found)
-    if now_us - facts.heard_us > SILENT_SECONDS * SECOND:
+    if now_us - facts.heard_here_us > SILENT_SECONDS * SECOND:
         return _Fate(facts, RunState.CRASHED, f"silent for {SILENT_SECONDS:g} s", facts.heard_us)
     return _Fate(facts, RunState.RUNNING, "", facts.heard_us)
 

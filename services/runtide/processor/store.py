@@ -27,15 +27,16 @@ _SETTINGS = {
 _RUNS_AT_ONCE = 1000
 
 
-def clock_us() -> int:
-    """Microseconds since the epoch."""
-    return time.time_ns() // 1000
+def steady_clock() -> Callable[[], int]:
+    """A clock in microseconds since the epoch as they were believed to be when it was made: nobody can set it."""
+    began = time.time_ns() - time.monotonic_ns()
+    return lambda: (began + time.monotonic_ns()) // 1000
 
 
 class Store:
     """One client, opened at first use."""
 
-    def __init__(self, client_factory: Callable[[], Client], clock: Callable[[], int] = clock_us) -> None:
+    def __init__(self, client_factory: Callable[[], Client], clock: Callable[[], int]) -> None:
         self._factory = client_factory
         self._client: Client | None = None
         self.now_us = clock

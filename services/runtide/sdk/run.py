@@ -479,6 +479,7 @@ class Run:
                 reason=leaving.reason,
                 signal=leaving.signal,
                 preempted=leaving.preempted,
+                elapsed_us=int((time.monotonic() - stream.opened_at) * 1_000_000),
             )
         )
         if self._child or self.mode == OFFLINE:

@@ -15,6 +15,7 @@ from runtide.v1.records_pb2 import Gap
 from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
 from runtide.wire.limits import STREAM_BYTES
 
+DAY_US = 86_400_000_000
 UNREADABLE = "unreadable"
 """How the stream is called of a message that does not say which stream it is of."""
 _SCHEMA_BYTES = 32
@@ -45,6 +46,11 @@ class Arrived:
     """Of the bus."""
     letter: bool = False
     """It is a dead letter that is judged again."""
+    ahead_us: int | None = None
+    """By how much the sender's clock was ahead of the gateway's."""
+    late_days: int = 0
+    """Days from its receipt until it is stored. What is kept for some days is kept from then on: a gateway whose clock
+    stands in 1970 would have it deleted as soon as it is stored."""
 
     @property
     def key(self) -> StreamKey:
@@ -64,7 +70,12 @@ class Arrived:
         return self.body[offset - self.start : offset - self.start + length]
 
 
-def read(message: Message) -> Arrived:
+def late_days(received_us: int, now_us: int) -> int:
+    """Whole days that something has waited."""
+    return max(0, now_us // DAY_US - received_us // DAY_US)
+
+
+def read(message: Message, now_us: int = 0) -> Arrived:
     """Read a message. One that is no Range, or names no stream or no place in it, becomes a dead letter of its own.
 
     A value of another schema is not looked at: it may parse as a Range and mean something else.
@@ -102,6 +113,8 @@ def read(message: Message) -> Arrived:
         range_.gap if range_.HasField("gap") else None,
         range_.ruling if range_.HasField("ruling") else None,
         message.partition,
+        ahead_us=message.ahead_us,
+        late_days=late_days(message.received_us, now_us),
     )
 
 

@@ -21,6 +21,8 @@ from runtide.warehouse.dead_letters import Letter
 from runtide.wire import canary
 from runtide.wire.decode import Steps
 
+DAYS_MOST = 65_535
+"""The longest retention that a row can say."""
 BLOCK_ROWS = 200_000
 """A block is closed when it has this many rows; a range is never cut, so a block may have one range more than that."""
 
@@ -159,6 +161,7 @@ def events(parts: Sequence[Arrived], days: int) -> pa.RecordBatch:
             "rank": _of_owner([part.rank for part in parts], np.int32, owner),
             "host": _coded(parts[at].host for at in owner.tolist()),
             "json": pa.array([as_json(row.message) for row in rows], pa.string()),
+            "clock_ahead_us": pa.array([parts[at].ahead_us for at in owner.tolist()], pa.int64()),
             **_placed(rows, [1] * len(rows), pa.uint64()),
             **_shared(parts, owner, days),
         }
@@ -234,6 +237,10 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
             "last_step": pa.array([state.last_step for state in states], pa.int64()),
             "last_step_at": pa.array([state.last_step_at for state in states], _TIME),
             "received_at": pa.array([state.received_us // 1000 for state in states], _RECEIVED),
+            "clock_ahead_us": pa.array([state.clock_us for state in states], pa.int64()),
+            "clock_least_us": pa.array([state.clock_least_us for state in states], pa.int64()),
+            "clock_most_us": pa.array([state.clock_most_us for state in states], pa.int64()),
+            "stepped_received_at": pa.array([_milliseconds(state.stepped_us) for state in states], _RECEIVED),
             "revision": pa.array([state.revision + 1 for state in states], pa.uint64()),
             "days": pa.array([_shortest(state.days, _days(state.project, days)) for state in states], pa.uint16()),
         }
@@ -243,6 +250,15 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
 def _days(project: str, days: int) -> int:
     """The retention of a project's raw rows: what the canary says must not pile up."""
     return canary.DAYS if project == canary.PROJECT else days
+
+
+def _kept(part: Arrived, days: int) -> int:
+    """Days from its receipt until a row of a part is deleted; 0 for never."""
+    return min(days + part.late_days, DAYS_MOST) if days else 0
+
+
+def _milliseconds(time_us: int | None) -> int | None:
+    return None if time_us is None else time_us // 1000
 
 
 def _shortest(*days: int) -> int:
@@ -367,7 +383,7 @@ def _shared(parts: Sequence[Arrived], owner: NDArray[np.int64], days: int) -> di
     columns["attempt"] = _of_owner([part.attempt for part in parts], np.uint16, owner)
     received = _of_owner([part.received_us // 1000 for part in parts], np.int64, owner)
     columns["received_at"] = pa.array(received).view(_RECEIVED)
-    columns["days"] = _of_owner([_days(part.project, days) for part in parts], np.uint16, owner)
+    columns["days"] = _of_owner([_kept(part, _days(part.project, days)) for part in parts], np.uint16, owner)
     return columns
 
 

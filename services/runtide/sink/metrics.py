@@ -35,7 +35,7 @@ class SinkCollector(Collector):
             yield CounterMetricFamily(f"runtide_sink_{name}", meaning, value=getattr(counters, name))
         yield GaugeMetricFamily(
             "runtide_sink_stopped_partitions",
-            "Partitions that are stopped because all that they bring is refused: a person has to look",
+            "Partitions that are stopped: a person has to look at /readyz, which says why",
             value=self._sink.stopped_partitions,
         )
         yield GaugeMetricFamily(

@@ -28,14 +28,17 @@ _ROLE_NUMBERS = {name: int(number) for number, name in ROLES.items()}
 _LEDGER = """
 SELECT project, run_id, stream, role, rank, host, attempt, mark, holes, records, points, gaps, dead,
     toUnixTimestamp64Micro(opened_at), toUnixTimestamp64Micro(closed_at), last_step,
-    toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000, days, revision
+    toUnixTimestamp64Micro(last_step_at), toUnixTimestamp64Milli(received_at) * 1000, days, revision,
+    clock_ahead_us, clock_least_us, clock_most_us, toUnixTimestamp64Milli(stepped_received_at) * 1000
 FROM runtide.ledger FINAL
 WHERE (project, run_id, stream) IN %(keys)s
 """
 
 _BEYOND = """
 SELECT project, run_id, stream, offset, '{table}' AS source, any(length) AS bytes, count() AS found, {of} AS made,
-    {step} AS said_step, {time} AS said_time, {kind} AS said_kind, {json} AS said_json
+    {step} AS said_step, {time} AS said_time,
+    toInt64(any(toUnixTimestamp64Milli(received_at))) * 1000 AS received, {kind} AS said_kind, {json} AS said_json,
+    {clock} AS said_clock
 FROM runtide.{table}
 WHERE (project, run_id) IN %(runs)s AND stream IN %(streams)s AND ({beyond}){also}
 GROUP BY project, run_id, stream, offset
@@ -51,7 +54,15 @@ _HELD = """ AND (project, run_id, stream, offset) NOT IN
 """A dead letter that is being replayed does not fill its place any more: see `rulings`."""
 
 _TIME = "toInt64(any(toUnixTimestamp64Micro(time)))"
-_PLAIN = {"of": "any(of)", "step": "toInt64(0)", "time": "toInt64(0)", "kind": "''", "json": "''", "also": ""}
+_PLAIN = {
+    "of": "any(of)",
+    "step": "toInt64(0)",
+    "time": "toInt64(0)",
+    "kind": "''",
+    "json": "''",
+    "clock": "CAST(NULL AS Nullable(Int64))",
+    "also": "",
+}
 _TABLES: dict[str, dict[str, str]] = {
     "dead_letters": {**_PLAIN, "of": "1", "also": _HELD},
     "points": {**_PLAIN, "step": "any(step)", "time": _TIME},
@@ -63,6 +74,7 @@ _TABLES: dict[str, dict[str, str]] = {
         "time": _TIME,
         "kind": "toString(any(kind))",
         "json": "if(any(kind) = 'gap', any(json), '')",
+        "clock": "any(clock_ahead_us)",
     },
 }
 
@@ -79,8 +91,10 @@ class _Found:
     of: int
     step: int
     time_us: int
+    received_us: int
     kind: str
     json: str
+    clock_us: int | None
 
 
 def recall(client: Client, keys: Iterable[StreamKey]) -> dict[StreamKey, StreamState]:
@@ -115,6 +129,7 @@ def _ledger_states(client: Client, keys: list[StreamKey]) -> Iterable[StreamStat
         state.records, state.points, state.gaps, state.dead = row[9:13]
         state.opened_at, state.closed_at, state.last_step, state.last_step_at = row[13:17]
         state.received_us, state.days, state.revision = row[17:20]
+        state.clock_us, state.clock_least_us, state.clock_most_us, state.stepped_us = row[20:24]
         yield state
 
 
@@ -127,7 +142,7 @@ def _beyond(client: Client, states: list[StreamState]) -> list[_Found]:
     condition = _condition(states, parameters)
     sql = "\nUNION ALL\n".join(_BEYOND.format(table=table, beyond=condition, **of) for table, of in _TABLES.items())
     rows = _rows(client, sql, parameters)
-    found = [_Found((row[0], row[1], row[2]), row[3], *row[4:12]) for row in rows]
+    found = [_Found((row[0], row[1], row[2]), row[3], *row[4:14]) for row in rows]
     return sorted(found, key=lambda record: (record.key, record.offset))
 
 
@@ -147,9 +162,10 @@ def _condition(states: list[StreamState], parameters: dict[str, Any]) -> str:
 def _fold(state: StreamState, record: _Found) -> None:
     """Count a record as stored that the ledger did not know of."""
     state.ahead = True
+    state.note_clock(record.clock_us)
     if record.table == "points":
         state.points += record.rows
-        state.note_step(record.step, record.time_us, record.offset)
+        state.note_step(record.step, record.time_us, record.offset, record.received_us)
     elif record.table == "events":
         state.note_event(record.kind, record.time_us)
         if record.kind == "gap":

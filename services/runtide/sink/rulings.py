@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from clickhouse_connect.driver.client import Client
 
-from runtide.sink.arrived import UNREADABLE, Arrived
+from runtide.sink.arrived import UNREADABLE, Arrived, late_days
 from runtide.sink.columns import Fate
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.v1.ingest_pb2 import Range, Ruling
@@ -125,7 +125,7 @@ def _judge_one(
     if letter.stream.startswith(UNREADABLE):  # its range was read elsewhere, and pushed under its true name
         out.fates.append(fate(REPLAYED))
         return
-    part = _part(letter, names, state)
+    part = _part(letter, names, state, now_us)
     if part.said.dead:
         out.fates.append(fate(REFUSED, part.said.dead[0].reason))
         return
@@ -138,7 +138,7 @@ def _judge_one(
     out.last[state.key, letter.offset] = fate(REPLAYED, step=1 if letter.fate == TAKEN else 2)
 
 
-def _part(letter: Letter, names: _Names, state: StreamState) -> Arrived:
+def _part(letter: Letter, names: _Names, state: StreamState, now_us: int) -> Arrived:
     """The letter as a range of its own."""
     range_ = Range(
         stream=letter.stream,
@@ -153,4 +153,5 @@ def _part(letter: Letter, names: _Names, state: StreamState) -> Arrived:
     who = letter.project, letter.run_id, letter.stream, state.role, letter.rank, letter.host
     said = decode(range_, letter.bytes)
     when = letter.attempt, letter.received_us, letter.offset, letter.end
-    return Arrived(*who, *when, said, letter.bytes, letter=True)
+    late = late_days(letter.received_us, now_us)
+    return Arrived(*who, *when, said, letter.bytes, letter=True, late_days=late)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from runtide.bus import Consumer, Message
 from runtide.sink.arrived import Arrived, read
-from runtide.sink.columns import rows
+from runtide.sink.columns import DAYS_MOST, rows
 from runtide.sink.flood import RECORDS, Flood, Flooded
 from runtide.sink.store import Counters, Stopped, Store, TakenAway
 from runtide.warehouse.client import Client, connect
@@ -29,8 +29,6 @@ from runtide.wire.limits import MIB
 
 log = logging.getLogger("runtide.sink")
 
-RETENTION_DAYS = 65_535
-"""The longest retention that a row can say."""
 POLL_S = 0.1
 """How long one poll waits where nothing is pending."""
 
@@ -54,21 +52,22 @@ class SinkSettings:
     """So many refused records may pass before a partition is stopped, if `flood` thinks so; 0 never stops one."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.retention_days <= RETENTION_DAYS:
-            raise BadInput("retention_days", self.retention_days, f"0 to {RETENTION_DAYS} can be kept")
+        if not 0 <= self.retention_days <= DAYS_MOST:
+            raise BadInput("retention_days", self.retention_days, f"0 to {DAYS_MOST} can be kept")
 
 
 class _Pending:
     """What was polled and is not being stored yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.messages: list[Message] = []
         self.arrived: list[Arrived] = []
         self.rows = 0
         self.bytes = 0
 
     def add(self, message: Message) -> None:
-        part = read(message)
+        part = read(message, int(self._clock() * 1_000_000))
         self.messages.append(message)
         self.arrived.append(part)
         self.rows += rows(part)
@@ -76,7 +75,7 @@ class _Pending:
 
     def without(self, partition: int) -> _Pending:
         """The same but for a partition."""
-        found = _Pending()
+        found = _Pending(self._clock)
         for message in self.messages:
             if message.partition != partition:
                 found.add(message)
@@ -94,6 +93,7 @@ class Sink:
         on_stored: Callable[[Sequence[Hint]], None] | None = None,
         *,
         writer: Callable[[Client], Inserts] = Writer,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_stored` hears of every flush, in the loop's thread."""
         self._consumer = consumer
@@ -101,9 +101,10 @@ class Sink:
         self._settings = settings
         self._on_stored = on_stored
         self._writer = writer
+        self._clock = clock
         self._stopping = threading.Event()
         self._store: Store | None = None
-        self._pending = _Pending()
+        self._pending = _Pending(clock)
         self._epoch = consumer.epoch
         self._began = 0.0
         self._took_s = 0.0
@@ -114,15 +115,15 @@ class Sink:
     @property
     def trouble(self) -> str:
         """Why a person has to look; empty while all is well."""
-        found = [str(flood) for _, flood in sorted(self._stopped.items())]
+        found = [*(str(flood) for _, flood in sorted(self._stopped.items())), *self._consumer.stopped]
         if self._store is not None and (alarm := self._store.alarm):
             found.append(f"nothing is stored: {alarm}")
         return "; ".join(found)
 
     @property
     def stopped_partitions(self) -> int:
-        """Partitions that are stopped because all that they bring is refused."""
-        return len(self._stopped)
+        """Partitions that are stopped: all that they bring is refused, or the bus lost what is wanted of them."""
+        return len(self._stopped) + len(self._consumer.stopped)
 
     @property
     def remembered(self) -> int:
@@ -200,7 +201,7 @@ class Sink:
         if flushing is not None:
             await asyncio.wait([flushing])
         self._epoch = self._consumer.epoch
-        self._pending = _Pending()
+        self._pending = _Pending(self._clock)
         self._stopped.clear()
         assert self._store is not None
         self._store.forget(others=True)
@@ -225,7 +226,7 @@ class Sink:
         return min(max(self._due_at() - time.monotonic(), 0.0), POLL_S)
 
     def _take(self) -> _Pending:
-        taken, self._pending = self._pending, _Pending()
+        taken, self._pending = self._pending, _Pending(self._clock)
         self._began = time.monotonic()
         return taken
 

@@ -376,6 +376,7 @@ def _count(state: StreamState, part: Arrived) -> None:
     said = part.said
     state.role, state.rank, state.host, state.attempt = part.role, part.rank, part.host, part.attempt
     state.received_us = max(state.received_us, part.received_us)
+    state.note_clock(part.ahead_us)
     state.dead += len(said.dead)
     if part.gap is not None:
         state.gaps += max(part.gap.records, 1)
@@ -383,7 +384,7 @@ def _count(state: StreamState, part: Arrived) -> None:
     state.records += said.records
     state.points += len(said.steps.values)
     if len(said.steps):
-        state.note_step(said.steps.step[-1], said.steps.time_us[-1], said.steps.offset[-1])
+        state.note_step(said.steps.step[-1], said.steps.time_us[-1], said.steps.offset[-1], part.received_us)
     for other in said.others:
         state.note_event(other.kind, other.time_us or part.received_us)
         if other.kind == "gap":

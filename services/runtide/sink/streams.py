@@ -7,7 +7,7 @@ A state is only ever as true as what it was read from: the sink forgets it whene
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Interval = tuple[int, int]
 """Bytes [from, to) of a stream."""
@@ -79,6 +79,12 @@ class StreamState:
     last_step: int | None = None
     last_step_at: int | None = None
     received_us: int = 0
+    stepped_us: int | None = None
+    """When the last Step came, by the gateway's clock."""
+    clock_us: int | None = None
+    """By how much the host's clock was ahead of the gateway's, at the last range that said so."""
+    clock_least_us: int | None = None
+    clock_most_us: int | None = None
     days: int = 0
     """The shortest retention that its rows were ever written with; 0 for none."""
     revision: int = 0
@@ -94,28 +100,7 @@ class StreamState:
 
     def copy(self) -> StreamState:
         """An independent copy, to be changed while it is not known yet whether the change will hold."""
-        return StreamState(
-            self.project,
-            self.run_id,
-            self.stream,
-            self.role,
-            self.rank,
-            self.host,
-            self.attempt,
-            self.extent.copy(),
-            self.records,
-            self.points,
-            self.gaps,
-            self.dead,
-            self.opened_at,
-            self.closed_at,
-            self.last_step,
-            self.last_step_at,
-            self.received_us,
-            self.days,
-            self.revision,
-            self.ahead,
-        )
+        return replace(self, extent=self.extent.copy())
 
     def is_doubtful(self, start: int, end: int) -> bool:
         """Whether [start, end) does not simply go on at the mark: then the state is read anew before it is trusted.
@@ -124,10 +109,18 @@ class StreamState:
         """
         return start != self.extent.mark and bool(self.extent.missing(start, end))
 
-    def note_step(self, step: int, time_us: int, offset: int) -> None:
+    def note_step(self, step: int, time_us: int, offset: int, received_us: int) -> None:
         """Remember the last Step, unless it only fills a hole."""
         if offset >= self.extent.mark or self.last_step is None:
-            self.last_step, self.last_step_at = step, time_us
+            self.last_step, self.last_step_at, self.stepped_us = step, time_us, received_us
+
+    def note_clock(self, ahead_us: int | None) -> None:
+        """Remember what the host's clock was ahead, where that was said."""
+        if ahead_us is not None:
+            least, most = self.clock_least_us, self.clock_most_us
+            self.clock_us = ahead_us
+            self.clock_least_us = ahead_us if least is None else min(least, ahead_us)
+            self.clock_most_us = ahead_us if most is None else max(most, ahead_us)
 
     def note_event(self, kind: str, time_us: int) -> None:
         """Remember the first and the last word."""

@@ -171,8 +171,8 @@ def _ledger(client: Any, run: SampleRun) -> None:
         "INSERT INTO runtide.ledger SELECT $project, $run, if(number = 0, concat($run, '-agent'),"
         " concat($run, '-', toString(number - 1))), if(number = 0, 'agent', 'rank'), toInt32(number) - 1, 'node-1', 1,"
         f" {run.steps * 61}, [], {run.steps} + 40, {run.steps} * 4, 0, 0,"
-        f" now64(6) - toIntervalSecond({run.started_s_ago}), {closed}, {run.steps - 1}, now64(6), now64(3), 1, 0"
-        f" FROM numbers({run.world_size + 1})",
+        f" now64(6) - toIntervalSecond({run.started_s_ago}), {closed}, {run.steps - 1}, now64(6), now64(3), 1, 0,"
+        f" 0, 0, 0, now64(3) FROM numbers({run.world_size + 1})",
         project=run.project,
         run=run.run_id,
     )

@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PushRequest(_message.Message):
-    __slots__ = ("ranges", "agent")
+    __slots__ = ("ranges", "agent", "sent_us")
     RANGES_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
+    SENT_US_FIELD_NUMBER: _ClassVar[int]
     ranges: _containers.RepeatedCompositeFieldContainer[Range]
     agent: str
-    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., agent: _Optional[str] = ...) -> None: ...
+    sent_us: int
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., agent: _Optional[str] = ..., sent_us: _Optional[int] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("stream", "offset", "run_id", "rank", "attempt", "host", "role", "project", "key_sets", "gap", "ruling", "body")

@@ -361,7 +361,7 @@ class Gap(_message.Message):
     def __init__(self, time_us: _Optional[int] = ..., reason: _Optional[str] = ..., records: _Optional[int] = ..., points: _Optional[int] = ..., length: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class StreamClosed(_message.Message):
-    __slots__ = ("time_us", "exit_code", "reason", "signal", "records", "points", "preempted")
+    __slots__ = ("time_us", "exit_code", "reason", "signal", "records", "points", "preempted", "elapsed_us")
     TIME_US_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -369,6 +369,7 @@ class StreamClosed(_message.Message):
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
     PREEMPTED_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_US_FIELD_NUMBER: _ClassVar[int]
     time_us: int
     exit_code: int
     reason: str
@@ -376,7 +377,8 @@ class StreamClosed(_message.Message):
     records: int
     points: int
     preempted: bool
-    def __init__(self, time_us: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., signal: _Optional[str] = ..., records: _Optional[int] = ..., points: _Optional[int] = ..., preempted: bool = ...) -> None: ...
+    elapsed_us: int
+    def __init__(self, time_us: _Optional[int] = ..., exit_code: _Optional[int] = ..., reason: _Optional[str] = ..., signal: _Optional[str] = ..., records: _Optional[int] = ..., points: _Optional[int] = ..., preempted: bool = ..., elapsed_us: _Optional[int] = ...) -> None: ...
 
 class StreamEnded(_message.Message):
     __slots__ = ("time_us", "stream", "offset", "exit_code", "signal", "closed")

@@ -63,9 +63,9 @@ def test_only_what_is_new_and_does_not_go_on_at_the_mark_is_doubtful() -> None:
 
 def test_a_late_step_is_not_the_last_one() -> None:
     state = StreamState("p", "r", "s")
-    state.note_step(5, 50, 100)
+    state.note_step(5, 50, 100, 50)
     state.extent.add(100, 200)
-    state.note_step(1, 10, 0)
+    state.note_step(1, 10, 0, 10)
     assert (state.last_step, state.last_step_at) == (5, 50)
-    state.note_step(2, 20, 200)
+    state.note_step(2, 20, 200, 20)
     assert state.last_step == 2

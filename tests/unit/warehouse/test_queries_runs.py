@@ -93,7 +93,7 @@ def test_streams_tell_what_is_stored_and_derived(client: Client) -> None:
     assert all(row.gaps == 0 and not row.holes and row.lost_records == 0 for row in found)
     client.command(
         "INSERT INTO runtide.events SELECT 'vision', 'r-1', 'gap', now64(6), 0, 'node-1',"
-        ' \'{"reason":"spool_full","records":"7"}\', 1, \'r-1-0\', 5, 10, 1, now64(3), 0'
+        ' \'{"reason":"spool_full","records":"7"}\', 1, \'r-1-0\', 5, 10, 1, now64(3), 0, NULL'
     )
     assert queries.streams(client, "vision", "r-1")[0].lost_records == 7
 

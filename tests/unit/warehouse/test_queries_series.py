@@ -67,7 +67,8 @@ def store(client: Client, run: str, points: list[Point], metric: str = METRIC) -
     for stream, rank, attempt in sorted({(s, p.rank, p.attempt) for s, p in zip(streams, points, strict=True)}):
         client.command(
             "INSERT INTO runtide.ledger SELECT {p:String}, {r:String}, {s:String}, 'rank', {k:Int32}, 'h', {a:UInt16},"
-            " 1000000000, [], 0, 0, 0, 0, now64(6), NULL, 0, now64(6), now64(3), toUnixTimestamp64Micro(now64(6)), 0",
+            " 1000000000, [], 0, 0, 0, 0, now64(6), NULL, 0, now64(6), now64(3), toUnixTimestamp64Micro(now64(6)), 0,"
+            " 0, 0, 0, now64(3)",
             parameters={"p": PROJECT, "r": run, "s": stream, "k": rank, "a": attempt},
         )
 

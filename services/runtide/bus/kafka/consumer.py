@@ -1,6 +1,7 @@
 """The consumer's side: a member of a group.
 
-It waits while the brokers are away, and after any other error it begins again with another client.
+It waits while the brokers are away, and after any other error it begins again with another client. It never chooses
+where to go on: a partition that does not have the offset that the group wants is stopped until a person accepts that.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,12 +22,15 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 
 from runtide.bus import SCHEMA, Message
+from runtide.bus.kafka.losses import Loss, Place
 from runtide.bus.kafka.membership import Membership
 from runtide.bus.kafka.repeats import quieten
 from runtide.bus.kafka.settings import KafkaSettings
@@ -62,13 +66,21 @@ _NOT_ALLOWED = (
 class KafkaConsumer:
     """The sink's side: a member of the group. Begins to connect with the first poll()."""
 
-    def __init__(self, settings: KafkaSettings, group: str | None = None) -> None:
+    def __init__(
+        self, settings: KafkaSettings, group: str | None = None, accepted: Mapping[Place, int] | None = None
+    ) -> None:
+        """`accepted` are losses that a person has accepted: see `losses`."""
         quieten()
         self._settings = settings
+        self._accepted = accepted or {}
         self._group = group or settings.group
         self._consumer: AIOKafkaConsumer | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._membership = Membership(settings.session_timeout_s)
+        self._lost: dict[TopicPartition, Loss] = {}
+        """Partitions of ours that are stopped."""
+        self._decided: dict[TopicPartition, int] = {}
+        """The wanted offsets on which it was decided already."""
+        self._membership = Membership(settings.session_timeout_s, self._forget)
         self._closed = False
         self._is_away = False
 
@@ -80,6 +92,11 @@ class KafkaConsumer:
     def hold(self, epoch: int) -> AbstractContextManager[bool]:
         """Say whether what was polled in an epoch is still ours; raises Lapsed. See Consumer."""
         return self._membership.hold(epoch)
+
+    @property
+    def stopped(self) -> Sequence[str]:
+        """Partitions of ours that do not have the offset that the group wants, one text each."""
+        return [str(loss) for _, loss in sorted(self._lost.items())]
 
     async def poll(self, wait_s: float) -> Sequence[Message]:
         """Return what has come, in order per partition; empty after `wait_s` without anything, brokers away included.
@@ -115,6 +132,42 @@ class KafkaConsumer:
                 return found
         except TimeoutError:
             return {}
+        except OffsetOutOfRangeError as error:
+            for partition, wanted in error.args[0].items():
+                await self._missed(consumer, partition, wanted)
+        except NoOffsetForPartitionError as error:
+            await self._missed(consumer, error.args[0], None)
+        return {}
+
+    async def _missed(self, consumer: AIOKafkaConsumer, partition: TopicPartition, wanted: int | None) -> None:
+        """Decide what becomes of a partition that lacks the offset that is wanted; None: the group never committed.
+
+        Without a commit all of the topic is wanted. Where it lacks its beginning, either the group is new or its
+        commits have expired, which Kafka does not tell apart.
+        """
+        if partition not in consumer.assignment() or self._decided.get(partition, -1) == (wanted or 0):
+            return  # the same error once more: the client had it before it heard of the decision
+        first = (await consumer.beginning_offsets([partition]))[partition]
+        end = (await consumer.end_offsets([partition]))[partition]
+        if partition not in consumer.assignment():
+            return
+        consumer.seek(partition, first)
+        loss = Loss(partition.topic, partition.partition, wanted or 0, first, end)
+        if loss.wanted == first:
+            return
+        self._decided[partition] = loss.wanted
+        if self._accepted.get((partition.topic, partition.partition)) == loss.wanted:
+            log.error("loss_accepted topic=%s partition=%d wanted=%d goes_on_at=%d", *partition, loss.wanted, first)
+            await self._commit(consumer, {partition: first})
+            return
+        consumer.pause(partition)
+        self._lost[partition] = loss
+        log.error("partition_stopped %s", loss)
+
+    def _forget(self) -> None:
+        """What was decided goes with the partitions: whoever gets them decides anew."""
+        self._lost.clear()
+        self._decided.clear()
 
     async def _away(self, error: KafkaError, rest_s: float) -> None:
         """Wait out brokers that are away; any other error leaves a consumer in a bad state, and it is replaced."""
@@ -140,8 +193,10 @@ class KafkaConsumer:
             partition = TopicPartition(self._settings.records_topic, message.partition)
             if partition in assigned:
                 offsets[partition] = max(offsets.get(partition, 0), message.position + 1)
-        if not offsets:
-            return
+        if offsets:
+            await self._commit(consumer, offsets)
+
+    async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
         try:
             async with asyncio.timeout(self._settings.send_timeout_s):
                 await consumer.commit(offsets)
@@ -178,7 +233,7 @@ class KafkaConsumer:
         consumer = AIOKafkaConsumer(
             group_id=self._group,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # an error, on which `_missed` decides
             max_partition_fetch_bytes=FETCH_BYTES,
             max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             fetch_max_wait_ms=250,
@@ -195,12 +250,13 @@ class KafkaConsumer:
 def _message(record: Any) -> Message:
     """Make a Message of a consumed record; one that no gateway wrote has no project, and is the sink's to judge."""
     headers = dict(record.headers)
-    received = headers.get("received_us", b"")
+    received, ahead = headers.get("received_us", b""), headers.get("ahead_us", b"")
     return Message(
         project=headers.get("project", b"").decode(errors="replace"),
         key=record.key or b"",
         value=record.value or b"",
         received_us=int(received) if received.isdigit() else record.timestamp * 1000,
+        ahead_us=int(ahead) if ahead.removeprefix(b"-").isdigit() else None,
         partition=record.partition,
         position=record.offset,
         schema=headers.get("schema", SCHEMA.encode()).decode(errors="replace"),

@@ -39,10 +39,13 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
     must not drop what came after the change: so the epoch has grown before the first message of an assignment is given.
     """
 
-    def __init__(self, session_s: float, clock: Callable[[], float] = elapsed_s) -> None:
+    def __init__(
+        self, session_s: float, forget: Callable[[], None] = lambda: None, clock: Callable[[], float] = elapsed_s
+    ) -> None:
+        """`forget` is called when the assignment is trusted no longer."""
         self.epoch = 1
         self._changing = True
-        self._session_s, self._clock = session_s, clock
+        self._session_s, self._forget, self._clock = session_s, forget, clock
         self._heard_at = float("-inf")
         self._held = threading.Lock()
 
@@ -81,6 +84,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         """Trust the assignment no longer, and wait for an insert under way."""
         self.epoch += 1
         self._changing = True
+        self._forget()
         if not await asyncio.to_thread(self._wait_until_free):
             log.warning("an insert goes on while partitions change hands; whoever gets them waits for it")
 

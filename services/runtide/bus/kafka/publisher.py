@@ -72,6 +72,8 @@ class KafkaPublisher:
             ("received_us", str(message.received_us).encode()),
             ("schema", message.schema.encode()),
         ]
+        if message.ahead_us is not None:
+            headers.append(("ahead_us", str(message.ahead_us).encode()))
         # Only the way into the producer's buffer is ordered here; acknowledgements are awaited side by side.
         async with self._order[hash(message.key) % len(self._order)]:
             delivered = await producer.send(

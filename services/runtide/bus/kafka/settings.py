@@ -27,6 +27,10 @@ class KafkaSettings:
     """Partitions of the topics that runtide makes."""
     replication: int = 1
     """Copies of every partition, where the topic is made by runtide."""
+    retention_hours: int = 7 * 24
+    """How long topics made by runtide keep messages: the longest outage of all sinks that loses nothing."""
+    retention_bytes: int = 16 * 1024 * MIB
+    """How much of one partition topics made by runtide keep, whatever its age; -1 for no bound."""
     send_timeout_s: float = 10.0
     """Deadline of every send, and of every other question to the brokers."""
     security: dict[str, str] = field(default_factory=dict)

@@ -14,8 +14,7 @@ from runtide.wire.limits import KIB
 
 log = logging.getLogger(__name__)
 
-RETENTION_MS = 7 * 24 * 3600 * 1000
-"""How long topics made by runtide keep messages."""
+HOUR_MS = 3600 * 1000
 
 
 async def ensure_topics(settings: KafkaSettings, wait_s: float = 30.0) -> list[str]:
@@ -38,7 +37,13 @@ async def ensure_topics(settings: KafkaSettings, wait_s: float = 30.0) -> list[s
 
 
 def _topics(settings: KafkaSettings) -> list[NewTopic]:
-    kept = {"retention.ms": str(RETENTION_MS), "max.message.bytes": str(REQUEST_BYTES + KIB)}
+    kept = {
+        "retention.ms": str(settings.retention_hours * HOUR_MS),
+        "retention.bytes": str(settings.retention_bytes),
+        "max.message.bytes": str(REQUEST_BYTES + KIB),
+        # The brokers' clock, not the gateway's: one that is wrong would have messages refused, or deleted at once.
+        "message.timestamp.type": "LogAppendTime",
+    }
     records, changes, control = settings.records_topic, settings.changes_topic, settings.control_topic
     return [
         NewTopic(records, settings.partitions, settings.replication, topic_configs=kept),

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from runtide.warehouse.queries.reading import rows
+from runtide.wire.clocks import CLOCK_TOLERANCE_US
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,24 @@ def log_tail(
         parts.append("console IN {consoles:Array(String)}")
         parameters["consoles"] = list(consoles)
     # In the order of the key, so that only the end of a long log is read; LIMIT BY drops the copies FINAL would drop.
+    # Where a host's clock was wrong, or was set, its time is no order: then by when the lines came.
+    order = "received_at" if _clocks_are_wrong(client, project, run_id) else "time"
     found = rows(
         client,
         "SELECT time, rank, console, line FROM ("
-        "SELECT time, rank, console, line, stream, offset FROM runtide.log_lines "
-        f"WHERE {' AND '.join(parts)} ORDER BY time DESC, stream DESC, offset DESC "
-        f"LIMIT 1 BY time, stream, offset LIMIT {int(limit)}) ORDER BY time, stream, offset",
+        "SELECT time, rank, console, line, stream, offset, received_at FROM runtide.log_lines "
+        f"WHERE {' AND '.join(parts)} ORDER BY {order} DESC, stream DESC, offset DESC "
+        f"LIMIT 1 BY time, stream, offset LIMIT {int(limit)}) ORDER BY {order}, stream, offset",
         parameters,
     )
     return [LogRow(row["time"], row["rank"], row["console"], row["line"]) for row in found]
+
+
+def _clocks_are_wrong(client: Any, project: str, run_id: str) -> bool:
+    found = rows(
+        client,
+        "SELECT 1 AS wrong FROM runtide.ledger WHERE project = {project:String} AND run_id = {run:String} "
+        f"AND greatest(abs(clock_least_us), abs(clock_most_us)) > {CLOCK_TOLERANCE_US} LIMIT 1",
+        {"project": project, "run": run_id},
+    )
+    return bool(found)
