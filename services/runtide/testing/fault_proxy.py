@@ -227,9 +227,9 @@ async def _pass(way: Way, data: bytes, sink: asyncio.StreamWriter, link: _Link) 
         await asyncio.sleep(len(data) / way.bytes_per_s)
     room, is_cut = way.first()
     passes = data if room is None else data[:room]
+    way.count(len(passes))  # first: once it has arrived, a test may set the next fault
     sink.write(passes)
     await sink.drain()
-    way.count(len(passes))
     if len(passes) == len(data):
         return False
     if is_cut:
