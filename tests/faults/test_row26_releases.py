@@ -25,7 +25,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings
-from runtide.cli.letters import NO_RUN, Choice, find, rule
+from runtide.cli.letters import NO_RUN, Choice, find
 from runtide.sink.arrived import read
 from runtide.sink.sink import Sink
 from runtide.sink.store import Store
@@ -39,6 +39,7 @@ from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as v1
 from runtide.warehouse.client import ClickHouseSettings, Client
 from runtide.warehouse.dead_letters import letters_of, list_letters
+from runtide.warehouse.rulings import Word, rule
 from runtide.warehouse.verify import verify_run
 from runtide.warehouse.writer import Writer
 from runtide.wire.framing import STEP_FIELD, elements, field_number, seal
@@ -289,7 +290,14 @@ def test_what_a_later_gateway_writes_is_no_range_for_todays_sink(
     )
     (kept,) = letters_of(client, "p", "", letter.stream, [0])
     assert kept.bytes == messages[1].value  # for a release that knows it
-    (outcome,) = rule(client, [letter], None, None)
+    pushed: list[pb.PushRequest] = []
+
+    def push(request: pb.PushRequest) -> list[pb.Ack]:
+        pushed.append(request)
+        return []
+
+    (outcome,) = rule(client, [letter], Word("a person"), push)
+    assert pushed == []
     assert outcome.fate == "refused"
     assert "schema 2 of the message is not known" in outcome.reason
     assert find(client, choice) == [letter]
