@@ -68,6 +68,8 @@ class Runs:
         project, most = range_.project, self._limits.run_metric_names
         known = self._names.setdefault((project, range_.run_id), set())
         self._names.move_to_end((project, range_.run_id))
+        if len(self._names) > RUNS:  # those that had to wait for their names count nothing in NAMES
+            self._count -= len(self._names.popitem(last=False)[1])
         over: list[int] = []
         too_many: set[int] = set()
         for key_set in _key_sets(range_, checked):

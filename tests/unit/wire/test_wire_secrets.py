@@ -85,3 +85,10 @@ def test_a_patch_is_masked_file_by_file_and_binary_changes_are_left_alone() -> N
 def test_what_was_masked_before_is_not_masked_again() -> None:
     (file,) = kept("a.ipynb", "notebook", json.dumps({"a": "K1"}).encode(), 1, safe=b'{"a": "***"}')
     assert (file.content, file.note, file.size) == (b'{"a": "***"}', MASKED, 11)
+
+
+def test_code_after_an_empty_text_stays_as_it_is() -> None:
+    """`token=""` hides nothing, so what follows on its line is no secret, and the code runs again."""
+    code = 'login(token="", name="abc", password=\'\', url="x")\n'
+    assert mask_source("a.py", code) == code
+    assert mask_source("a.py", 'token = """abc"""\n') == 'token = """***"""\n'
