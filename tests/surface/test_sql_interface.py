@@ -64,6 +64,75 @@ code String
 config String
 data String
 environment String
+
+[confusion_matrices]
+project String
+run_id String
+name String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+actual String
+predicted String
+count UInt64
+actual_index UInt32
+predicted_index UInt32
+
+[curves]
+project String
+run_id String
+name String
+kind String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+class String
+place UInt32
+x Float64
+y Float64
+threshold Float64
+
+[curve_areas]
+project String
+run_id String
+name String
+kind String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+class String
+area Float64
+average_precision Float64
+positives UInt64
+negatives UInt64
+points UInt64
+thinned Bool
+
+[histograms]
+project String
+run_id String
+name String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+place UInt32
+low Float64
+high Float64
+count UInt64
+
+[images]
+project String
+run_id String
+name String
+kind String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+caption String
+content_type String
+size UInt64
+content String
+
 [dead_letter_rulings]
 project String
 run_id String

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from runtide.sdk import source, values
 from runtide.sdk.delivery import Arrival, Delivery
+from runtide.sdk.figures import Figures
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
@@ -38,7 +39,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run:
+class Run(Figures):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -370,6 +371,11 @@ class Run:
                 "forked children log without step=, so each counts on from its parent's last step; of values with one "
                 "metric, rank and step only one counts in summaries and charts, so give log() a step there"
             )
+
+    def _last_step(self) -> int:
+        """The step that a figure belongs to when none is said."""
+        stream = self._stream
+        return max(0, stream.next_step - 1) if stream is not None else self._forked_at
 
     def _say(self, record: Record) -> None:
         stream = self._out()

@@ -35,6 +35,11 @@ VIEWS = (
     "environments",
     "files",
     "fingerprints",
+    "confusion_matrices",
+    "curves",
+    "curve_areas",
+    "histograms",
+    "images",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
