@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     run: Run | None
 
 _METHODS = (
+    "define_metric",
     "log_confusion_matrix",
     "log_figure",
     "log_histogram",

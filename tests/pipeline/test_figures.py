@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from runtide.testing.stack import Stack
+from runtide.testing.waiting import until
 from sklearn import metrics
 
 JOB = """
@@ -55,6 +56,12 @@ picture = dice.integers(0, 256, (300, 400, 3), dtype=np.uint8)
 np.savez(out + "/picture.npz", picture=picture)
 run.log_image(picture, "noise", name="noise", step=3)
 run.log_table([{"word": "größe", "n": 1}, {"n": np.float64("nan")}], name="words")
+runtide.define_metric("val/acc", goal="max", x="epoch")
+run.define_metric("loss", goal="max")
+run.define_metric("loss", goal="min", summary="mean")
+run.define_metric("never logged", goal="min")
+for step, (acc, loss) in enumerate([(0.5, 3.0), (0.9, 1.0), (0.9, 2.0), (float("nan"), 6.0)], 20):
+    run.log({"val/acc": acc, "loss": loss, "lr": 0.5}, step=step)
 assert run.refused == 0, run.refused
 """
 
@@ -196,3 +203,20 @@ def test_a_figure_without_a_step_belongs_to_the_last_one(told: tuple[Stack, Path
     stack, _ = told
     rows = stack.sql("SELECT DISTINCT name, step FROM curve_areas WHERE run_id = 'f' ORDER BY name")
     assert rows == [("cancer", 9), ("digits", 6), ("malignant", 9), ("many", 6)]
+
+
+def test_what_a_metric_is_for_stands_beside_its_summary(told: tuple[Stack, Path]) -> None:
+    stack, _ = told
+    definitions = "SELECT metric, goal, x, summary FROM metric_definitions WHERE run_id = 'f' ORDER BY metric"
+    assert stack.sql(definitions) == [
+        ("loss", "min", "", "mean"),
+        ("never logged", "min", "", "best"),
+        ("val/acc", "max", "epoch", "best"),
+    ]
+    question = """SELECT metric, value, goal, best, best_step, last_step, summary, x FROM run_metrics
+        WHERE project = 'p' AND run_id = 'f' AND metric IN ('val/acc', 'loss', 'lr') ORDER BY metric"""
+    assert until(lambda: [row for row in (stack.sql(question),) if len(row) == 3], 30, "summaries are derived")[0] == [
+        ("loss", 3.0, "min", 1.0, 21, 23, "mean", ""),
+        ("lr", 0.5, "", None, None, 23, "last", ""),
+        ("val/acc", 0.9, "max", 0.9, 21, 23, "best", "epoch"),
+    ]

@@ -133,6 +133,32 @@ content_type String
 size UInt64
 content String
 
+[metric_definitions]
+project String
+run_id String
+metric String
+goal String
+x String
+summary String
+
+[run_metrics]
+project String
+run_id String
+metric String
+value Float64
+goal String
+best Nullable(Float64)
+best_step Nullable(Int64)
+last Float64
+last_step Int64
+min Float64
+max Float64
+mean Float64
+count UInt64
+non_finite UInt64
+x String
+summary String
+
 [dead_letter_rulings]
 project String
 run_id String

@@ -40,6 +40,8 @@ VIEWS = (
     "curve_areas",
     "histograms",
     "images",
+    "metric_definitions",
+    "run_metrics",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 

@@ -266,3 +266,29 @@ def test_a_histogram_counts_as_numpy_does(run: Said) -> None:
     assert run.json == {"edges": [0, 0.2, 1, 2], "counts": [2, 2, 2], "outside": 1, "non_finite": 0}
     run.log_histogram([5, 5, float("inf")], bins=2)
     assert run.json == {"edges": [4.5, 5, 5.5], "counts": [0, 2], "outside": 0, "non_finite": 1}
+
+
+def test_a_definition_that_cannot_be_is_refused(job: Job) -> None:
+    done = job.run(
+        """
+import runtide
+from runtide.wire.errors import BadInput
+run = runtide.init("p")
+for name, named, words in [
+    ("a", {"goal": "less"}, "goal is 'less', but it is one of min, max"),
+    ("a", {"summary": "first"}, "summary is 'first', but it is one of best, last, mean, min, max"),
+    ("a", {"summary": "best"}, "summary is 'best', but that needs goal='min' or goal='max'"),
+    ("", {}, "the name of a metric is empty"),
+    ("a", {"x": 7}, "the name of a metric is 7 of type int"),
+]:
+    try:
+        run.define_metric(name, **named)
+    except BadInput as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
+""",
+        {"RUNTIDE_STRICT": "1"},
+    )
+    assert done.stderr.count("refused") == 1, "the count at the end"
+    assert job.stream().said("metric_defined") == []

@@ -202,3 +202,83 @@ FROM
     ORDER BY attempt DESC, said_at DESC, stream DESC
     LIMIT 1 BY project, run_id, name, kind, step, rank
 );
+
+CREATE OR REPLACE VIEW runtide.metric_definitions
+(
+    project String COMMENT 'Tenant, from the token',
+    run_id  String COMMENT 'The run',
+    metric  String COMMENT 'Metric name',
+    goal    String COMMENT 'min or max: which values are better; empty for neither',
+    x       String COMMENT 'Metric that it is drawn over; empty for the step',
+    summary String COMMENT 'Which value stands for the run: best, last, mean, min or max'
+)
+COMMENT 'What the metrics of a run are for; the later definition counts'
+AS SELECT project, run_id, metric, latest.2 AS goal, latest.3 AS x, latest.4 AS summary
+FROM
+(
+    SELECT project, run_id, one.name AS metric, max(((attempt, time, stream, offset), one.goal, one.x, one.summary)) AS latest
+    FROM
+    (
+        SELECT
+            project, run_id, attempt, time, stream, offset,
+            JSONExtract(json, 'Tuple(name String, goal String, x String, summary String)') AS one
+        FROM runtide.events
+        WHERE kind = 'metric_defined'
+    )
+    GROUP BY project, run_id, metric
+);
+
+CREATE OR REPLACE VIEW runtide.run_metrics
+(
+    project    String            COMMENT 'Tenant, from the token',
+    run_id     String            COMMENT 'The run',
+    metric     String            COMMENT 'Metric name',
+    value      Float64           COMMENT 'The value that stands for the run, as its definition says; the last where there is none',
+    goal       String            COMMENT 'min or max: which values are better; empty where it was not defined',
+    best       Nullable(Float64) COMMENT 'Best finite value over all ranks and steps; NULL without a goal',
+    best_step  Nullable(Int64)   COMMENT 'First step with it',
+    last       Float64           COMMENT 'Value at the last step, the mean over the ranks that have it',
+    last_step  Int64             COMMENT 'Highest step',
+    min        Float64           COMMENT 'Least finite value',
+    max        Float64           COMMENT 'Greatest finite value',
+    mean       Float64           COMMENT 'Mean of the finite values',
+    count      UInt64            COMMENT 'Steps with a finite value, over all ranks',
+    non_finite UInt64            COMMENT 'Steps with NaN or Inf',
+    x          String            COMMENT 'Metric that it is drawn over; empty for the step',
+    summary    String            COMMENT 'Which value stands for the run: best, last, mean, min or max'
+)
+COMMENT 'One row for each metric of a run: its summary over all ranks with what it is for'
+-- A union that is grouped rather than a join: so a filter reaches the keys of both.
+AS SELECT
+    project, run_id, metric,
+    multiIf(
+        how = 'best', if(aim = 'min', low, high), how = 'mean', average, how = 'min', low, how = 'max', high, final
+    ) AS value,
+    aim AS goal, if(aim = '' OR finite = 0, NULL, if(aim = 'min', low, high)) AS best,
+    if(aim = '' OR finite = 0, NULL, if(aim = 'min', low_step, high_step)) AS best_step,
+    final AS last, final_step AS last_step, low AS min, high AS max, average AS mean, finite AS count, bad AS non_finite,
+    over AS x, if(how = '', 'last', how) AS summary
+FROM
+(
+    SELECT
+        project, run_id, metric, anyIf(a, defined) AS aim, anyIf(b, defined) AS over, anyIf(c, defined) AS how,
+        countIf(NOT defined) AS logged, anyIf(n.1, NOT defined) AS final, anyIf(n.2, NOT defined) AS final_step,
+        anyIf(n.3, NOT defined) AS low, anyIf(n.4, NOT defined) AS low_step, anyIf(n.5, NOT defined) AS high,
+        anyIf(n.6, NOT defined) AS high_step, anyIf(n.7, NOT defined) AS average, anyIf(n.8, NOT defined) AS finite,
+        anyIf(n.9, NOT defined) AS bad
+    FROM
+    (
+        SELECT
+            project, run_id, metric, false AS defined, '' AS a, '' AS b, '' AS c,
+            (last, last_step, min, min_step, max, max_step, mean, count, non_finite) AS n
+        FROM runtide.metric_summary
+        WHERE rank = -1
+        UNION ALL
+        SELECT
+            project, run_id, metric, true AS defined, goal AS a, x AS b, summary AS c,
+            CAST((0, 0, 0, 0, 0, 0, 0, 0, 0), 'Tuple(Float64, Int64, Float64, Int64, Float64, Int64, Float64, UInt64, UInt64)') AS n
+        FROM runtide.metric_definitions
+    )
+    GROUP BY project, run_id, metric
+)
+WHERE logged > 0;
