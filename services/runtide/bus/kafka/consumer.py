@@ -80,7 +80,7 @@ class KafkaConsumer:
         """Partitions of ours that are stopped."""
         self._decided: dict[TopicPartition, int] = {}
         """The wanted offsets on which it was decided already."""
-        self._membership = Membership(settings.session_timeout_s, self._forget)
+        self._membership = Membership(settings.session_timeout_s, forget=self._forget)
         self._closed = False
         self._is_away = False
 

@@ -40,7 +40,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
     """
 
     def __init__(
-        self, session_s: float, forget: Callable[[], None] = lambda: None, clock: Callable[[], float] = elapsed_s
+        self, session_s: float, clock: Callable[[], float] = elapsed_s, forget: Callable[[], None] = lambda: None
     ) -> None:
         """`forget` is called when the assignment is trusted no longer."""
         self.epoch = 1
