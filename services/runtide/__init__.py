@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
     run: Run | None
 
-__all__ = ["Run", "__version__", "config", "finish", "init", "log", "mark", "run", "summary"]
+_METHODS = (
+    "define_metric",
+    "log_confusion_matrix",
+    "log_figure",
+    "log_histogram",
+    "log_image",
+    "log_precision_recall",
+    "log_roc",
+    "log_table",
+)
+"""Methods of the run that are functions here too, for the current run."""
+
+__all__ = ["Run", "__version__", "config", "finish", "init", "log", "mark", "run", "summary", *_METHODS]
 
 _FUNCTIONS = frozenset({"finish", "init", "log", "mark"})
 _OF_THE_RUN = frozenset({"config", "summary"})
@@ -27,9 +39,12 @@ def __getattr__(name: str) -> Any:
 
         globals()[name] = Run
         return Run
-    if name in _FUNCTIONS or name == "run" or name in _OF_THE_RUN:
+    if name in _FUNCTIONS or name in _METHODS or name == "run" or name in _OF_THE_RUN:
         from runtide.sdk import api
 
+        if name in _METHODS:
+            method = globals()[name] = api.of_run(name)
+            return method
         if name in _FUNCTIONS:
             found = globals()[name] = getattr(api, name)
             return found

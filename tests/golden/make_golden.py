@@ -23,7 +23,7 @@ from runtide.wire.framing import StepEncoder, seal
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "v0.1"
 TIME = 1_790_000_000_123_456
-LATER = frozenset(["environment", "source_file", "fingerprint"])
+LATER = frozenset(["environment", "source_file", "fingerprint", "metric_defined"])
 """Kinds that were added when push.bin was frozen already."""
 
 RECORDS: dict[str, v1.Record] = {
@@ -139,6 +139,9 @@ RECORDS: dict[str, v1.Record] = {
     ),
     "fingerprint": v1.Record(
         fingerprint=v1.Fingerprint(time_us=TIME, code="c0", config="c1", data="d0", environment="e0")
+    ),
+    "metric_defined": v1.Record(
+        metric_defined=v1.MetricDefined(time_us=TIME, name="val/größe", goal="max", x="epoch", summary="best")
     ),
     "summary_set": v1.Record(summary_set=v1.SummarySet(time_us=TIME, entries=[v1.Entry(key="best", json="0.99")])),
 }

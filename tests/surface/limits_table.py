@@ -12,7 +12,7 @@ from runtide.cli.settings import Settings
 from runtide.embedded.limits import QueryLimits
 from runtide.gateway import Limits, pages, runs
 from runtide.gateway import limits as gateway
-from runtide.sdk import source
+from runtide.sdk import counting, figures, pictures, source
 from runtide.sdk import stream as sdk_stream
 from runtide.sink import store as sink_store
 from runtide.sink.sink import SinkSettings
@@ -190,6 +190,30 @@ OTHER: list[tuple[str, object, str, Words]] = [
         source.CONFIG_FILE_BYTES,
         FIXED,
         Words("bytes", "`run.save_config_file()`", "sdk", "a warning in the job", "not kept"),
+    ),
+    (
+        "figures: arrays",
+        figures.FIGURE_BYTES,
+        FIXED,
+        Words("bytes", "one figure, as JSON; of curves one class", "sdk", "a warning in the job", "not kept"),
+    ),
+    (
+        "figures: points of a curve",
+        counting.CURVE_POINTS,
+        FIXED,
+        Words("points", "one class", "sdk", "`thinned` of the view `curve_areas`", "the areas are of all points"),
+    ),
+    (
+        "figures: image",
+        pictures.IMAGE_BYTES,
+        FIXED,
+        Words("bytes", "one image or drawing", "sdk", "a warning in the job", "not kept"),
+    ),
+    (
+        "figures: bins",
+        figures.HISTOGRAM_BINS,
+        FIXED,
+        Words("bins", "one histogram", "sdk", "a warning in the job", "not kept"),
     ),
     (
         "untracked files: named",

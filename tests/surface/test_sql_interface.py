@@ -64,6 +64,101 @@ code String
 config String
 data String
 environment String
+
+[confusion_matrices]
+project String
+run_id String
+name String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+actual String
+predicted String
+count UInt64
+actual_index UInt32
+predicted_index UInt32
+
+[curves]
+project String
+run_id String
+name String
+kind String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+class String
+place UInt32
+x Float64
+y Float64
+threshold Float64
+
+[curve_areas]
+project String
+run_id String
+name String
+kind String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+class String
+area Float64
+average_precision Float64
+positives UInt64
+negatives UInt64
+points UInt64
+thinned Bool
+
+[histograms]
+project String
+run_id String
+name String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+place UInt32
+low Float64
+high Float64
+count UInt64
+
+[images]
+project String
+run_id String
+name String
+kind String
+step Int64
+rank Int32
+time DateTime64(6, 'UTC')
+caption String
+content_type String
+size UInt64
+content String
+
+[metric_definitions]
+project String
+run_id String
+metric String
+goal String
+x String
+summary String
+
+[run_metrics]
+project String
+run_id String
+metric String
+value Float64
+goal String
+best Nullable(Float64)
+best_step Nullable(Int64)
+last Float64
+last_step Int64
+min Float64
+max Float64
+mean Float64
+count UInt64
+non_finite UInt64
+x String
+summary String
+
 [dead_letter_rulings]
 project String
 run_id String

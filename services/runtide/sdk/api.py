@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from runtide.sdk import process as processes
@@ -100,6 +101,18 @@ def mark(text: str, step: int | None = None) -> None:
         _no_run("mark")
     else:
         run.mark(text, step)
+
+
+def of_run(name: str) -> Callable[..., Any]:
+    """The function of the current run's method `name`; without a run it says so and does nothing."""
+    method = getattr(Run, name)
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        run = _process.current
+        return _no_run(name) if run is None else getattr(run, name)(*arguments, **named)
+
+    return call
 
 
 def finish(exit_code: int = 0, timeout: float | None = None) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from runtide.sdk import source, values
 from runtide.sdk.delivery import Arrival, Delivery
+from runtide.sdk.figures import Figures
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
@@ -26,11 +27,12 @@ from runtide.sdk.stream import Stream, as_step
 from runtide.sdk.tree import Tree
 from runtide.sdk.what_ran import WhatRan
 from runtide.spool.writer import Worth
-from runtide.v1.records_pb2 import Alert, ConfigSet, Entry, Gap, Mark, Record, StreamClosed, SummarySet
+from runtide.v1.records_pb2 import Alert, ConfigSet, Entry, Gap, Mark, MetricDefined, Record, StreamClosed, SummarySet
 from runtide.wire import limits
 from runtide.wire.errors import BadInput
 
 FINISH_SECONDS = 10.0
+SUMMARIES = ("best", "last", "mean", "min", "max")
 _LOCK_SECONDS = 2.0
 _REASON_CHARS = 1000
 _ENTRIES_BYTES = limits.RECORD_BYTES // 2
@@ -38,7 +40,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run:
+class Run(Figures):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -209,6 +211,20 @@ class Run:
         """Raise an alert that the pages show."""
         self._guard(self._alert, title, text, level, step)
 
+    def define_metric(
+        self,
+        name: str,
+        goal: Literal["min", "max"] | None = None,
+        x: str | None = None,
+        summary: Literal["best", "last", "mean", "min", "max"] | None = None,
+    ) -> None:
+        """Say what a metric is for: whether less or more is better, which metric it is drawn over instead of the step.
+
+        `summary` is the value that stands for the run: the best where there is a goal, else the last, unless said here.
+        The later definition of a metric counts.
+        """
+        self._guard(self._define_metric, name, goal, x, summary)
+
     def save_config_file(self, path: str | os.PathLike[str]) -> None:
         """Keep a configuration file with the run, secrets masked; saved again, the later content counts.
 
@@ -371,6 +387,11 @@ class Run:
                 "metric, rank and step only one counts in summaries and charts, so give log() a step there"
             )
 
+    def _last_step(self) -> int:
+        """The step that a figure belongs to when none is said."""
+        stream = self._stream
+        return max(0, stream.next_step - 1) if stream is not None else self._forked_at
+
     def _say(self, record: Record) -> None:
         stream = self._out()
         if stream is not None:
@@ -389,6 +410,20 @@ class Run:
         if step is not None:
             alert.step = as_step(step)
         self._say(Record(alert=alert))
+
+    def _define_metric(self, name: str, goal: str | None, x: str | None, summary: str | None) -> None:
+        for field, value, allowed in (("goal", goal, ("min", "max")), ("summary", summary, SUMMARIES)):
+            if value is not None and value not in allowed:
+                raise BadInput(field, repr(value)[:80], f"it is one of {', '.join(allowed)}")
+        if summary == "best" and goal is None:
+            raise BadInput("summary", "'best'", "that needs goal='min' or goal='max'")
+        for each in (name,) if x is None else (name, x):
+            if problem := values.name_problem("a metric", each):
+                raise problem
+        said = summary or ("best" if goal else "last")
+        time_us = time.time_ns() // 1000
+        defined = MetricDefined(time_us=time_us, name=name, goal=goal or "", x=x or "", summary=said)
+        self._say(Record(metric_defined=defined))
 
     def _span(self, phase: Phase) -> None:
         if phase in self._phases:

@@ -33,7 +33,7 @@ class Batch(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("stream_opened", "key_set", "step", "sample", "log_line", "config_set", "figure", "artifact_ref", "dataset_use", "mark", "alert", "kpi", "change", "heartbeat", "gap", "stream_closed", "stream_ended", "summary_set", "environment", "source_file", "fingerprint", "crc")
+    __slots__ = ("stream_opened", "key_set", "step", "sample", "log_line", "config_set", "figure", "artifact_ref", "dataset_use", "mark", "alert", "kpi", "change", "heartbeat", "gap", "stream_closed", "stream_ended", "summary_set", "environment", "source_file", "fingerprint", "metric_defined", "crc")
     STREAM_OPENED_FIELD_NUMBER: _ClassVar[int]
     KEY_SET_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class Record(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FILE_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    METRIC_DEFINED_FIELD_NUMBER: _ClassVar[int]
     CRC_FIELD_NUMBER: _ClassVar[int]
     stream_opened: StreamOpened
     key_set: KeySet
@@ -77,8 +78,9 @@ class Record(_message.Message):
     environment: Environment
     source_file: SourceFile
     fingerprint: Fingerprint
+    metric_defined: MetricDefined
     crc: int
-    def __init__(self, stream_opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., key_set: _Optional[_Union[KeySet, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., log_line: _Optional[_Union[LogLine, _Mapping]] = ..., config_set: _Optional[_Union[ConfigSet, _Mapping]] = ..., figure: _Optional[_Union[Figure, _Mapping]] = ..., artifact_ref: _Optional[_Union[ArtifactRef, _Mapping]] = ..., dataset_use: _Optional[_Union[DatasetUse, _Mapping]] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., kpi: _Optional[_Union[Kpi, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., stream_closed: _Optional[_Union[StreamClosed, _Mapping]] = ..., stream_ended: _Optional[_Union[StreamEnded, _Mapping]] = ..., summary_set: _Optional[_Union[SummarySet, _Mapping]] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ..., source_file: _Optional[_Union[SourceFile, _Mapping]] = ..., fingerprint: _Optional[_Union[Fingerprint, _Mapping]] = ..., crc: _Optional[int] = ...) -> None: ...
+    def __init__(self, stream_opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., key_set: _Optional[_Union[KeySet, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., log_line: _Optional[_Union[LogLine, _Mapping]] = ..., config_set: _Optional[_Union[ConfigSet, _Mapping]] = ..., figure: _Optional[_Union[Figure, _Mapping]] = ..., artifact_ref: _Optional[_Union[ArtifactRef, _Mapping]] = ..., dataset_use: _Optional[_Union[DatasetUse, _Mapping]] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., kpi: _Optional[_Union[Kpi, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., stream_closed: _Optional[_Union[StreamClosed, _Mapping]] = ..., stream_ended: _Optional[_Union[StreamEnded, _Mapping]] = ..., summary_set: _Optional[_Union[SummarySet, _Mapping]] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ..., source_file: _Optional[_Union[SourceFile, _Mapping]] = ..., fingerprint: _Optional[_Union[Fingerprint, _Mapping]] = ..., metric_defined: _Optional[_Union[MetricDefined, _Mapping]] = ..., crc: _Optional[int] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
     __slots__ = ("time_us", "role", "project", "run_id", "experiment", "name", "group", "job_type", "tags", "notes", "user", "host", "pid", "rank", "local_rank", "world_size", "launcher", "launch_id", "attempt", "resume_step", "sdk_version", "python_version", "git_commit", "git_remote", "git_branch", "command", "working_dir", "resumed_from")
@@ -441,3 +443,17 @@ class Fingerprint(_message.Message):
     data: str
     environment: str
     def __init__(self, time_us: _Optional[int] = ..., code: _Optional[str] = ..., config: _Optional[str] = ..., data: _Optional[str] = ..., environment: _Optional[str] = ...) -> None: ...
+
+class MetricDefined(_message.Message):
+    __slots__ = ("time_us", "name", "goal", "x", "summary")
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GOAL_FIELD_NUMBER: _ClassVar[int]
+    X_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    time_us: int
+    name: str
+    goal: str
+    x: str
+    summary: str
+    def __init__(self, time_us: _Optional[int] = ..., name: _Optional[str] = ..., goal: _Optional[str] = ..., x: _Optional[str] = ..., summary: _Optional[str] = ...) -> None: ...

@@ -35,6 +35,13 @@ VIEWS = (
     "environments",
     "files",
     "fingerprints",
+    "confusion_matrices",
+    "curves",
+    "curve_areas",
+    "histograms",
+    "images",
+    "metric_definitions",
+    "run_metrics",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
