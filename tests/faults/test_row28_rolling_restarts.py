@@ -25,7 +25,7 @@ from runtide.bus.kafka import ensure_topics
 from runtide.testing.kafka_stack import KafkaStack, home_of
 from runtide.testing.waiting import until
 
-pytestmark = [pytest.mark.fault(28), pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.fault(28), pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 STOP_S = 20.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
