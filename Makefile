@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files of tests that run side by side; tests of the path mostly wait for processes.
+WORKERS ?= 3
 PROTO_VENV := .make/proto
 PROTO_STAMP := $(PROTO_VENV)/.installed
 # Old on purpose: code of a newer generator refuses the protobuf runtimes that training images pin.
@@ -32,8 +34,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## start the whole stack, train a small model on it, show and check what was stored
 	@$(BIN)/runtide demo
 
-test: $(STAMP) ## run every test that this machine can run (ARGS="-k word" picks)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run every test that this machine can run (ARGS="-k word" picks, WORKERS=0 runs them one by one)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## check style, types and the wire contract
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from runtide.processor.bounds import Bounds, Logged
 from runtide.processor.deriver import Deriver
 from runtide.processor.dirty import Run
 from runtide.processor.facts import Attempt
-from runtide.processor.store import Store
+from runtide.processor.store import Store, steady_clock
 from runtide.spool.layout import StreamInfo, host_folder
 from runtide.spool.writer import SpoolWriter, new_stream_id
 from runtide.testing.soak import Soak, slope
@@ -86,7 +86,7 @@ def test_a_forgotten_cursor_is_read_again(client: Client) -> None:
 
 def test_forgotten_bounds_are_read_again(client: Client) -> None:
     """Of runs with several attempts so many are remembered; what one hides stays hidden."""
-    bounds = Bounds(Store(lambda: client), most=3)
+    bounds = Bounds(Store(lambda: client, steady_clock()), most=3)
     attempts = [Attempt(number, f"l{number}", NOW_US, None, 1) for number in (1, 2)]
     runs = [Run("bounds", f"run{k}") for k in range(8)]
     for run in runs:

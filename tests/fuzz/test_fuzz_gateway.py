@@ -16,6 +16,7 @@ from runtide.testing.gateway import Served, serving
 from runtide.testing.streams import varied_stream
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as v1
+from runtide.wire.framing import Checked
 
 from tests.fuzz.kept import cases, corpus, failing
 from tests.fuzz.mutate import SEED, TIMEOUT_S, Watch, mutated
@@ -82,7 +83,7 @@ def check(served: Served, limits: Limits) -> None:
     for message in served.stored:
         range_ = pb.Range.FromString(message.value)
         with failing("push", pb.PushRequest(ranges=[range_]).SerializeToString()):
-            assert isinstance(check_range(range_, limits), int)
+            assert isinstance(check_range(range_, limits), Checked)
             assert message.project == range_.project
     served.stored.clear()
 

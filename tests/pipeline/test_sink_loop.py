@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import pytest
 from runtide.bus import Message
@@ -148,7 +149,7 @@ def test_after_a_rebalance_everything_is_stored_once(server: EmbeddedClickHouse)
     messages = []
     for position, part in enumerate(parts):
         plain = made.message(part)
-        messages.append(Message(plain.project, plain.key, plain.value, plain.received_us, 0, position))
+        messages.append(replace(plain, position=position))
     consumer = Rebalanced(messages)
 
     async def run() -> None:

@@ -180,7 +180,7 @@ def test_the_packages_are_those_of_the_jobs_path(tmp_path: Path) -> None:
     for name, version, origin in (
         ("own_one", "1.5", None),
         ("vcs", "2.0", {"url": "https://me:pw@example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}),
-        ("edited", "3.0", {"url": "file:///work/edited", "dir_info": {"editable": True}}),
+        ("edited", "3.0", {"url": "file:///src/edited", "dir_info": {"editable": True}}),
     ):
         folder = tmp_path / "first" / f"{name}-{version}.dist-info"
         folder.mkdir(parents=True)
@@ -193,7 +193,7 @@ def test_the_packages_are_those_of_the_jobs_path(tmp_path: Path) -> None:
     assert packages([str(tmp_path / "first"), str(tmp_path / "second"), str(tmp_path / "none")]) == {
         "own_one": ("1.5", "own_one==1.5"),
         "vcs": ("2.0", "vcs @ git+https://example.org/x.git@abc"),
-        "edited": ("3.0", "# edited==3.0 from file:///work/edited"),
+        "edited": ("3.0", "# edited==3.0 from file:///src/edited"),
     }
 
 
