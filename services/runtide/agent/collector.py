@@ -31,6 +31,8 @@ from runtide.v1.records_pb2 import ROLE_RANK
 
 log = logging.getLogger(__name__)
 
+COLLECT_S = 120.0
+"""A file system that hangs for longer keeps no stream from being done with."""
 AT_ONCE = 2
 """Tasks that are collected at the same time, however many runs begin."""
 UNSAID_S = 1.0
@@ -83,7 +85,7 @@ class Collector:
     async def _collect(self, stream: TailedStream, task: CaptureTask) -> None:
         try:
             async with self._room:
-                records = await _in_thread(lambda: list(collect(task)))
+                records = await asyncio.wait_for(_in_thread(lambda: list(collect(task))), COLLECT_S)
             for _ in range(TRIES):
                 if (own := self._voice.to(stream.info)) is not None:
                     own.say(records)
@@ -91,6 +93,8 @@ class Collector:
                     log.info("stream=%s %d records of what ran", stream.info.stream, len(records))
                     return
                 await asyncio.sleep(UNSAID_S)  # a full disk
+        except TimeoutError:
+            log.warning("stream=%s what ran is not kept: not read within %g s", stream.info.stream, COLLECT_S)
         finally:
             stream.held = False
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from runtide.wire import limits as wire
-from runtide.wire.errors import Busy
+from runtide.wire.errors import BadInput, Busy
 
 PROJECTS_REMEMBERED = 10_000
 """Projects whose rates are remembered; the longest silent one is forgotten first, and then has its whole burst."""
@@ -60,6 +60,12 @@ class Limits:
     """Those of one project."""
     concurrent_calls: int = 2048
     """Calls at once; gRPC itself refuses more."""
+
+    def __post_init__(self) -> None:
+        """Raises BadInput for a limit that would let nothing pass, or that a rate cannot be divided by."""
+        for name, value in self.table().items():
+            if value < 1:
+                raise BadInput(f"limit {name}", value, "it must be at least 1")
 
     def table(self) -> dict[str, int]:
         """Names and values, as Preflight tells them."""

@@ -51,8 +51,8 @@ BUSY = frozenset({3, 107, 159, 202, 203, 209, 210, 236, 241, 242, 243, 285, 319,
 """Network, time, memory, disk, replicas and Keeper: they pass."""
 REFUSED = frozenset({6, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349})
 """Values that do not fit their column."""
-MISCONFIGURED = frozenset({16, 60, 81, 164, 192, 193, 194, 497, 516})
-"""Tables, columns, users and rights."""
+MISCONFIGURED = frozenset({16, 46, 47, 60, 62, 81, 164, 192, 193, 194, 497, 516})
+"""Tables, columns, functions, statements, users and rights."""
 PARTS = 252
 """Two errors under one code: too many parts passes when merges catch up, too many partitions never does."""
 

@@ -38,10 +38,10 @@ def kept(
     safe: bytes | None = None,
 ) -> Iterator[SourceFile]:
     """Say a whole file. `safe` is the content with its secrets masked, where that was done already."""
-    digest = hashlib.sha256(content).hexdigest()
     if holds_secrets(path):
-        yield named(path, kind, time_us, size=len(content), digest=digest, note=MAY_HOLD_SECRETS)
+        yield named(path, kind, time_us, size=len(content), note=MAY_HOLD_SECRETS)  # a digest of few bytes tells them
         return
+    digest = hashlib.sha256(content).hexdigest()
     notes = [note] if note else []
     body = content if safe is None else safe
     if truncated := len(body) > most:

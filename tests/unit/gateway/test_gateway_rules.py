@@ -405,3 +405,8 @@ def test_tokens_have_their_two_codes() -> None:
     assert answer_for(UnknownToken("who?")).code is grpc.StatusCode.UNAUTHENTICATED
     assert answer_for(OtherProject("not yours")).code is grpc.StatusCode.PERMISSION_DENIED
     assert answer_for(WrongRole("not for this")).code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_limit_that_lets_nothing_pass_is_refused() -> None:
+    with pytest.raises(BadInput, match="project_points_per_s"):
+        Limits(project_points_per_s=0)

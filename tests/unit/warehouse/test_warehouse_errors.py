@@ -19,6 +19,7 @@ from runtide.warehouse.errors import RowsRefused, StoreBusy, StoreError, StoreMi
         ("Value is too large", 131, RowsRefused),
         ("Unknown table", 60, StoreMisconfigured),
         ("No such column", 16, StoreMisconfigured),
+        ("Syntax error", 62, StoreMisconfigured),
         ("Authentication failed", 516, StoreMisconfigured),
         ("Cannot execute query in readonly mode", 164, StoreMisconfigured),
     ],
