@@ -81,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     seconds: dict[int, float] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
-            for name, row in report.user_properties:
+            for name, row in getattr(report, "user_properties", ()):  # a failed collection has none
                 if name == "fault":
                     outcomes.setdefault(row, Counter())[outcome] += 1
                     seconds[row] = seconds.get(row, 0.0) + report.duration

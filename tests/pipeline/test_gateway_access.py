@@ -42,6 +42,7 @@ def test_the_token_gives_the_project() -> None:
         (new_token("vision", Role.WRITER)[1], "", grpc.StatusCode.UNAUTHENTICATED, ("not known",)),
         (ONE, "speech", grpc.StatusCode.PERMISSION_DENIED, ("vision", "speech")),
     ],
+    ids=["missing", "unknown", "of another project"],
 )
 def test_wrong_tokens(token: str, project: str, code: grpc.StatusCode, words: Sequence[str]) -> None:
     async def main() -> None:
