@@ -64,7 +64,8 @@ def show(found: dict[str, Any]) -> None:
             print(text)
         if (more := len(texts) - SHOWN_PROBLEMS) > 0:
             print(f"and {more} more (--json lists all)")
-    print("clean: everything that was declared is stored, once" if found["clean"] else "NOT clean")
+    lost = f"; {found['gaps']} were declared lost (gaps)" if found["gaps"] else ""
+    print(f"clean: everything that was declared is stored, once{lost}" if found["clean"] else "NOT clean")
 
 
 def show_all(found: Sequence[dict[str, Any]]) -> None:
