@@ -115,7 +115,7 @@ def verify(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Compare what each stream of a run declared with what is stored; exit code 1 if anything is off.
+    """Compare what each stream of a run declared with what is stored; exit code 1 if they differ.
 
     Without RUN all runs of a project (--project) or of all projects (--all) are judged, a line each.
 

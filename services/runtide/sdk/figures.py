@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ PART_BYTES = 192 * limits.KIB
 HISTOGRAM_BINS = 1000
 
 
-class Figures:
+class Figures(ABC):
     """The part of a run that says figures. `_guard`, `_say` and `_last_step` are the run's."""
 
     _disabled: bool
@@ -93,14 +94,17 @@ class Figures:
         """Keep a figure of matplotlib (as PNG) or Plotly (as its JSON), at most 4 MiB."""
         self._guard(self._picture, "figure", pictures.drawing, figure, caption, name, step)
 
+    @abstractmethod
     def _guard(self, do: Callable[..., object], *arguments: object) -> None:
-        raise NotImplementedError
+        """Do it, and let no error of it into the job."""
 
+    @abstractmethod
     def _say(self, record: Record) -> None:
-        raise NotImplementedError
+        """Keep a record in the stream."""
 
+    @abstractmethod
     def _last_step(self) -> int:
-        raise NotImplementedError
+        """The step of the last log()."""
 
     def _confusion(self, y_true: Any, y_pred: Any, labels: Any, name: str, step: int | None) -> None:
         if self._disabled:
