@@ -21,6 +21,7 @@ import grpc
 from runtide.gateway.status import answer_for
 from runtide.gateway.tokens import Token, TokenBook, bearer
 from runtide.v1.ingest_pb2 import PushRequest
+from runtide.wire.books import is_book
 from runtide.wire.errors import NotAllowed, RuntideError
 from runtide.wire.roles import Role
 
@@ -80,6 +81,10 @@ class Caller:
                 if self.token is not None and self.token.role not in RULINGS:
                     raise _wrong_role(self.token, "a ruling on dead letters", RULINGS)
                 range_.ruling.token = self.token.signature if self.token is not None else ""
+            if not is_book(range_.run_id):
+                range_.actor = ""
+            elif self.token is not None:
+                range_.actor = self.token.signature
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")

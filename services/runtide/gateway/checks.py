@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
+from runtide.v1.records_pb2 import ROLE_USER
 from runtide.wire import framing
+from runtide.wire.books import MARK, is_book
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import Checked
 from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS, STREAM_BYTES
@@ -50,7 +52,13 @@ def _refusal(code: str, field: str, value: object, limit: str, offset: int = 0) 
 
 
 def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
-    texts = {"stream": range_.stream, "run_id": range_.run_id, "host": range_.host, "project": range_.project}
+    texts = {
+        "stream": range_.stream,
+        "run_id": range_.run_id,
+        "host": range_.host,
+        "project": range_.project,
+        "actor": range_.actor,
+    }
     for field, text in texts.items():
         if not text:
             if field == "stream" or (field == "run_id" and not range_.HasField("ruling")):
@@ -62,6 +70,9 @@ def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
             return _refusal("identity", field, f"{size} bytes", limit, range_.offset)
         if not text.isprintable():
             return _refusal("identity", field, ascii(text), "printable characters only", range_.offset)
+    if is_book(range_.run_id) != (range_.role == ROLE_USER) and not range_.HasField("ruling"):
+        limit = f"role user writes in books, whose ids begin with {MARK}, and nobody else does"
+        return _refusal("identity", "run_id", range_.run_id, limit, range_.offset)
     if range_.rank < -1:
         return _refusal("identity", "rank", range_.rank, "-1 (the host) or more", range_.offset)
     return None

@@ -17,6 +17,7 @@ from runtide.gateway.limits import Limits, Rates, over
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.records_pb2 import KeySet, Record
 from runtide.wire import framing
+from runtide.wire.books import is_book
 
 OPEN_S = 60.0
 """A run is open while something of it comes at least this often; its agents say more than once in it that it lives."""
@@ -43,7 +44,7 @@ class Runs:
 
     def judge(self, range_: pb.Range, checked: framing.Checked) -> pb.Refusal | pb.Later | None:
         """Say whether a sound range may be taken, and note what it brings if so."""
-        if range_.HasField("ruling"):
+        if range_.HasField("ruling") or is_book(range_.run_id):
             return None
         return self._place(range_.project, range_.run_id) or self._judge_names(range_, checked)
 

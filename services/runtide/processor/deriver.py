@@ -26,6 +26,7 @@ from runtide.processor.runs import RunBook
 from runtide.processor.series import MOST_POINTS, Ledger, Series, several_attempts, versions_of
 from runtide.processor.states import SECOND
 from runtide.processor.store import Store, steady_clock
+from runtide.wire.books import is_book
 from runtide.wire.crash import crash_point
 from runtide.wire.hints import Hint
 
@@ -109,9 +110,9 @@ class Deriver:
         self._started = False
 
     def add(self, hints: Iterable[Hint]) -> None:
-        """Take hints; they are looked at by the next tick."""
+        """Take hints; they are looked at by the next tick. Nothing is derived of books."""
         with self._lock:
-            self._incoming.extend(hints)
+            self._incoming.extend(hint for hint in hints if not is_book(hint.run_id))
 
     @property
     def idle(self) -> bool:
@@ -394,7 +395,7 @@ class Deriver:
                 self._revisions.pop(key, None)
 
 
-_ROLES = {"rank": 1, "child": 2, "agent": 3}
+_ROLES = {"rank": 1, "child": 2, "agent": 3, "user": 4}
 
 
 def _by_stream(ready: Sequence[_Found]) -> dict[StreamOf, list[_Found]]:

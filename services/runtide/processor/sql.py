@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtide.processor.dirty import BASE, SHARD_RANKS, Run, Span, Work, widened
+from runtide.wire.books import MARK
 from runtide.wire.limits import LATEST_US
 
 Versions = Mapping[Run, int]
@@ -322,18 +323,19 @@ def ledger(runs: Iterable[Run]) -> str:
 
 def uncovered() -> str:
     """Streams of which more is stored than the coverage says, and from where on that is not covered."""
-    return """SELECT l.project, l.run_id, l.stream, l.role, l.rank, l.attempt, l.mark,
+    return f"""SELECT l.project, l.run_id, l.stream, l.role, l.rank, l.attempt, l.mark,
             arraySum(h -> h.2 - h.1, l.holes) AS open_bytes, l.revision, c.mark, c.hole_bytes
         FROM (SELECT * FROM runtide.ledger FINAL) AS l
         LEFT JOIN (SELECT * FROM runtide.coverage FINAL) AS c
             ON c.project = l.project AND c.run_id = l.run_id AND c.stream = l.stream
-        WHERE l.mark > c.mark OR open_bytes < c.hole_bytes"""
+        WHERE (l.mark > c.mark OR open_bytes < c.hole_bytes) AND NOT startsWith(l.run_id, {text(MARK)})"""
 
 
 def replayed(since_us: int) -> str:
     """Streams in which dead letters were replayed since then, from which offset on, and when at the last."""
     return f"""SELECT project, run_id, stream, min(offset), toUnixTimestamp64Micro(max(at))
         FROM runtide.dead_letter_fates WHERE fate = 'replayed' AND at >= fromUnixTimestamp64Micro({since_us})
+            AND NOT startsWith(run_id, {text(MARK)})
         GROUP BY project, run_id, stream"""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from runtide.sdk.identity import RESUMES, lives, parse_resume_from
 from runtide.spool.layout import default_root, tenant, tls_files
 from runtide.wire import limits
+from runtide.wire.books import MARK, is_book
 from runtide.wire.errors import BadInput
 
 DEFAULT_URL = "grpc://127.0.0.1:7171"
@@ -150,6 +151,8 @@ def _identity(field: str, value: str) -> str:
 def _run_id(value: str) -> str:
     if " " in value:
         raise BadInput("run_id", repr(value), "it has no space: commands and addresses take it as one word")
+    if is_book(value):
+        raise BadInput("run_id", repr(value), f"it does not begin with {MARK}: so do the books of a project")
     return _identity("run_id", value)
 
 

@@ -29,7 +29,12 @@ BLOCK_ROWS = 200_000
 _TIME = pa.timestamp("us", tz="UTC")
 _RECEIVED = pa.timestamp("ms", tz="UTC")
 _HOLES = pa.list_(pa.struct([("1", pa.uint64()), ("2", pa.uint64())]))
-ROLES: dict[int, str] = {Role.ROLE_RANK: "rank", Role.ROLE_CHILD: "child", Role.ROLE_AGENT: "agent"}
+ROLES: dict[int, str] = {
+    Role.ROLE_RANK: "rank",
+    Role.ROLE_CHILD: "child",
+    Role.ROLE_AGENT: "agent",
+    Role.ROLE_USER: "user",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from runtide.v1 import records_pb2 as runtide_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runtide/v1/ingest.proto\x12\nruntide.v1\x1a\x18runtide/v1/records.proto\"P\n\x0bPushRequest\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.runtide.v1.Range\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07sent_us\x18\x03 \x01(\x10\"\x8b\x02\n\x05Range\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x11\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x1e\n\x04role\x18\x07 \x01(\x0e\x32\x10.runtide.v1.Role\x12\x0f\n\x07project\x18\x08 \x01(\t\x12$\n\x08key_sets\x18\t \x03(\x0b\x32\x12.runtide.v1.KeySet\x12\x1c\n\x03gap\x18\n \x01(\x0b\x32\x0f.runtide.v1.Gap\x12\"\n\x06ruling\x18\x0b \x01(\x0b\x32\x12.runtide.v1.Ruling\x12\x0c\n\x04\x62ody\x18\x0f \x01(\x0c\"R\n\x06Ruling\x12\x0f\n\x07offsets\x18\x01 \x03(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0f\n\x07\x64iscard\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\"-\n\x0cPushResponse\x12\x1d\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x0f.runtide.v1.Ack\"s\n\x03\x41\x63k\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x04\x12$\n\x07refusal\x18\x03 \x01(\x0b\x32\x13.runtide.v1.Refusal\x12 \n\x05later\x18\x04 \x01(\x0b\x32\x11.runtide.v1.Later\"<\n\x05Later\x12\r\n\x05limit\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"f\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x10\n\x08key_sets\x18\x06 \x03(\r\"F\n\x10PreflightRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tlaunch_id\x18\x03 \x01(\t\"\x8b\x02\n\x11PreflightResponse\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nrun_exists\x18\x02 \x01(\x08\x12\x11\n\trun_state\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0f\n\x07time_us\x18\x05 \x01(\x10\x12\x39\n\x06limits\x18\x06 \x03(\x0b\x32).runtide.v1.PreflightResponse.LimitsEntry\x12\x16\n\tlast_step\x18\x07 \x01(\x12H\x00\x88\x01\x01\x12\x0c\n\x04role\x18\x08 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\n_last_step\"1\n\rStatusRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07streams\x18\x02 \x03(\t\";\n\x0eStatusResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.runtide.v1.StreamStatus\"=\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06stored\x18\x02 \x01(\x04\x12\r\n\x05holes\x18\x03 \x01(\x04\x32\xce\x01\n\x06Ingest\x12\x39\n\x04Push\x12\x17.runtide.v1.PushRequest\x1a\x18.runtide.v1.PushResponse\x12H\n\tPreflight\x12\x1c.runtide.v1.PreflightRequest\x1a\x1d.runtide.v1.PreflightResponse\x12?\n\x06Status\x12\x19.runtide.v1.StatusRequest\x1a\x1a.runtide.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runtide/v1/ingest.proto\x12\nruntide.v1\x1a\x18runtide/v1/records.proto\"P\n\x0bPushRequest\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.runtide.v1.Range\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07sent_us\x18\x03 \x01(\x10\"\x9a\x02\n\x05Range\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x11\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x1e\n\x04role\x18\x07 \x01(\x0e\x32\x10.runtide.v1.Role\x12\x0f\n\x07project\x18\x08 \x01(\t\x12$\n\x08key_sets\x18\t \x03(\x0b\x32\x12.runtide.v1.KeySet\x12\x1c\n\x03gap\x18\n \x01(\x0b\x32\x0f.runtide.v1.Gap\x12\"\n\x06ruling\x18\x0b \x01(\x0b\x32\x12.runtide.v1.Ruling\x12\r\n\x05\x61\x63tor\x18\x0c \x01(\t\x12\x0c\n\x04\x62ody\x18\x0f \x01(\x0c\"R\n\x06Ruling\x12\x0f\n\x07offsets\x18\x01 \x03(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0f\n\x07\x64iscard\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\"-\n\x0cPushResponse\x12\x1d\n\x04\x61\x63ks\x18\x01 \x03(\x0b\x32\x0f.runtide.v1.Ack\"s\n\x03\x41\x63k\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x04\x12$\n\x07refusal\x18\x03 \x01(\x0b\x32\x13.runtide.v1.Refusal\x12 \n\x05later\x18\x04 \x01(\x0b\x32\x11.runtide.v1.Later\"<\n\x05Later\x12\r\n\x05limit\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"f\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x10\n\x08key_sets\x18\x06 \x03(\r\"F\n\x10PreflightRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tlaunch_id\x18\x03 \x01(\t\"\x8b\x02\n\x11PreflightResponse\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x12\n\nrun_exists\x18\x02 \x01(\x08\x12\x11\n\trun_state\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0f\n\x07time_us\x18\x05 \x01(\x10\x12\x39\n\x06limits\x18\x06 \x03(\x0b\x32).runtide.v1.PreflightResponse.LimitsEntry\x12\x16\n\tlast_step\x18\x07 \x01(\x12H\x00\x88\x01\x01\x12\x0c\n\x04role\x18\x08 \x01(\t\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0c\n\n_last_step\"1\n\rStatusRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07streams\x18\x02 \x03(\t\";\n\x0eStatusResponse\x12)\n\x07streams\x18\x01 \x03(\x0b\x32\x18.runtide.v1.StreamStatus\"=\n\x0cStreamStatus\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0e\n\x06stored\x18\x02 \x01(\x04\x12\r\n\x05holes\x18\x03 \x01(\x04\x32\xce\x01\n\x06Ingest\x12\x39\n\x04Push\x12\x17.runtide.v1.PushRequest\x1a\x18.runtide.v1.PushResponse\x12H\n\tPreflight\x12\x1c.runtide.v1.PreflightRequest\x1a\x1d.runtide.v1.PreflightResponse\x12?\n\x06Status\x12\x19.runtide.v1.StatusRequest\x1a\x1a.runtide.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,29 +27,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_PUSHREQUEST']._serialized_start=65
   _globals['_PUSHREQUEST']._serialized_end=145
   _globals['_RANGE']._serialized_start=148
-  _globals['_RANGE']._serialized_end=415
-  _globals['_RULING']._serialized_start=417
-  _globals['_RULING']._serialized_end=499
-  _globals['_PUSHRESPONSE']._serialized_start=501
-  _globals['_PUSHRESPONSE']._serialized_end=546
-  _globals['_ACK']._serialized_start=548
-  _globals['_ACK']._serialized_end=663
-  _globals['_LATER']._serialized_start=665
-  _globals['_LATER']._serialized_end=725
-  _globals['_REFUSAL']._serialized_start=727
-  _globals['_REFUSAL']._serialized_end=829
-  _globals['_PREFLIGHTREQUEST']._serialized_start=831
-  _globals['_PREFLIGHTREQUEST']._serialized_end=901
-  _globals['_PREFLIGHTRESPONSE']._serialized_start=904
-  _globals['_PREFLIGHTRESPONSE']._serialized_end=1171
-  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_start=1112
-  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_end=1157
-  _globals['_STATUSREQUEST']._serialized_start=1173
-  _globals['_STATUSREQUEST']._serialized_end=1222
-  _globals['_STATUSRESPONSE']._serialized_start=1224
-  _globals['_STATUSRESPONSE']._serialized_end=1283
-  _globals['_STREAMSTATUS']._serialized_start=1285
-  _globals['_STREAMSTATUS']._serialized_end=1346
-  _globals['_INGEST']._serialized_start=1349
-  _globals['_INGEST']._serialized_end=1555
+  _globals['_RANGE']._serialized_end=430
+  _globals['_RULING']._serialized_start=432
+  _globals['_RULING']._serialized_end=514
+  _globals['_PUSHRESPONSE']._serialized_start=516
+  _globals['_PUSHRESPONSE']._serialized_end=561
+  _globals['_ACK']._serialized_start=563
+  _globals['_ACK']._serialized_end=678
+  _globals['_LATER']._serialized_start=680
+  _globals['_LATER']._serialized_end=740
+  _globals['_REFUSAL']._serialized_start=742
+  _globals['_REFUSAL']._serialized_end=844
+  _globals['_PREFLIGHTREQUEST']._serialized_start=846
+  _globals['_PREFLIGHTREQUEST']._serialized_end=916
+  _globals['_PREFLIGHTRESPONSE']._serialized_start=919
+  _globals['_PREFLIGHTRESPONSE']._serialized_end=1186
+  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_start=1127
+  _globals['_PREFLIGHTRESPONSE_LIMITSENTRY']._serialized_end=1172
+  _globals['_STATUSREQUEST']._serialized_start=1188
+  _globals['_STATUSREQUEST']._serialized_end=1237
+  _globals['_STATUSRESPONSE']._serialized_start=1239
+  _globals['_STATUSRESPONSE']._serialized_end=1298
+  _globals['_STREAMSTATUS']._serialized_start=1300
+  _globals['_STREAMSTATUS']._serialized_end=1361
+  _globals['_INGEST']._serialized_start=1364
+  _globals['_INGEST']._serialized_end=1570
 # @@protoc_insertion_point(module_scope)

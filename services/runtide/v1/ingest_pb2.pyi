@@ -17,7 +17,7 @@ class PushRequest(_message.Message):
     def __init__(self, ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ..., agent: _Optional[str] = ..., sent_us: _Optional[int] = ...) -> None: ...
 
 class Range(_message.Message):
-    __slots__ = ("stream", "offset", "run_id", "rank", "attempt", "host", "role", "project", "key_sets", "gap", "ruling", "body")
+    __slots__ = ("stream", "offset", "run_id", "rank", "attempt", "host", "role", "project", "key_sets", "gap", "ruling", "actor", "body")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Range(_message.Message):
     KEY_SETS_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
     RULING_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     stream: str
     offset: int
@@ -41,8 +42,9 @@ class Range(_message.Message):
     key_sets: _containers.RepeatedCompositeFieldContainer[_records_pb2.KeySet]
     gap: _records_pb2.Gap
     ruling: Ruling
+    actor: str
     body: bytes
-    def __init__(self, stream: _Optional[str] = ..., offset: _Optional[int] = ..., run_id: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., host: _Optional[str] = ..., role: _Optional[_Union[_records_pb2.Role, str]] = ..., project: _Optional[str] = ..., key_sets: _Optional[_Iterable[_Union[_records_pb2.KeySet, _Mapping]]] = ..., gap: _Optional[_Union[_records_pb2.Gap, _Mapping]] = ..., ruling: _Optional[_Union[Ruling, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, stream: _Optional[str] = ..., offset: _Optional[int] = ..., run_id: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., host: _Optional[str] = ..., role: _Optional[_Union[_records_pb2.Role, str]] = ..., project: _Optional[str] = ..., key_sets: _Optional[_Iterable[_Union[_records_pb2.KeySet, _Mapping]]] = ..., gap: _Optional[_Union[_records_pb2.Gap, _Mapping]] = ..., ruling: _Optional[_Union[Ruling, _Mapping]] = ..., actor: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class Ruling(_message.Message):
     __slots__ = ("offsets", "by", "discard", "why", "token")

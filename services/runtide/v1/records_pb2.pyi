@@ -12,6 +12,7 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_RANK: _ClassVar[Role]
     ROLE_CHILD: _ClassVar[Role]
     ROLE_AGENT: _ClassVar[Role]
+    ROLE_USER: _ClassVar[Role]
 
 class Console(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -22,6 +23,7 @@ ROLE_UNSPECIFIED: Role
 ROLE_RANK: Role
 ROLE_CHILD: Role
 ROLE_AGENT: Role
+ROLE_USER: Role
 CONSOLE_UNSPECIFIED: Console
 CONSOLE_STDOUT: Console
 CONSOLE_STDERR: Console
