@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from runtide.sdk.api import finish, init, log, mark
+    from runtide.sdk.duplicates import DuplicateRun
     from runtide.sdk.run import Run
 
     run: Run | None
@@ -27,7 +28,7 @@ _METHODS = (
 )
 """Methods of the run that are functions here too, for the current run."""
 
-__all__ = ["Run", "__version__", "config", "finish", "init", "log", "mark", "run", "summary", *_METHODS]
+__all__ = ["DuplicateRun", "Run", "__version__", "config", "finish", "init", "log", "mark", "run", "summary", *_METHODS]
 
 _FUNCTIONS = frozenset({"finish", "init", "log", "mark"})
 _OF_THE_RUN = frozenset({"config", "summary"})
@@ -39,6 +40,11 @@ def __getattr__(name: str) -> Any:
 
         globals()[name] = Run
         return Run
+    if name == "DuplicateRun":
+        from runtide.sdk.duplicates import DuplicateRun
+
+        globals()[name] = DuplicateRun
+        return DuplicateRun
     if name in _FUNCTIONS or name in _METHODS or name == "run" or name in _OF_THE_RUN:
         from runtide.sdk import api
 

@@ -159,6 +159,29 @@ non_finite UInt64
 x String
 summary String
 
+[duplicates]
+project String
+experiment String
+first_run String
+first_at DateTime64(6, 'UTC')
+runs UInt64
+run_ids Array(String)
+seconds Float64
+finished UInt64
+code String
+config String
+data String
+
+[explored]
+project String
+experiment String
+key String
+value String
+runs UInt64
+finished UInt64
+under_way UInt64
+last_at DateTime64(6, 'UTC')
+
 [dead_letter_rulings]
 project String
 run_id String
@@ -335,7 +358,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("view", promised())
+@pytest.mark.parametrize("view", [view for view, columns in promised().items() if "run_id" in dict(columns)])
 def test_the_planner_copes_with_usual_questions(client: Client, view: str, shape: str) -> None:
     assert client.query(shape.format(view=view)).result_rows == []
 

@@ -42,6 +42,8 @@ PROMISED = [
     "rebuild",
     "dead-letters",
     "chaos",
+    "duplicates",
+    "explored",
 ]
 
 

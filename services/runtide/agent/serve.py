@@ -68,7 +68,7 @@ class Agent:
         self._voice = Voice(folders[0], self._served, clock)
         self._ends = Ends(self._served, self._voice, processes or Processes(), self._tasks, clock)
         self._collector = Collector(self._served, self._voice, self._tasks)
-        self._answers = Answers(self._served, self._finder, clock)
+        self._answers = Answers(self._served, self._finder, self._collector, clock)
         self._stop = asyncio.Event()
         self._nothing_left = asyncio.Event()
         self._busy_at = clock()

@@ -23,6 +23,7 @@ from runtide.gateway.pages import Pages
 from runtide.gateway.service import RunFacts, StreamFacts
 from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink, SinkSettings
+from runtide.v1.ingest_pb2 import Duplicate, PreflightRequest
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import StoreBusy
 from runtide.warehouse.ledger import LedgerReader
@@ -120,6 +121,10 @@ class LateLedger:
     def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
         """As LedgerReader. Raises StoreError."""
         return self._connected().run_facts(project, run_id, launch_id)
+
+    def duplicates(self, project: str, asked: PreflightRequest) -> Sequence[Duplicate]:
+        """As LedgerReader. Raises BadInput and StoreError."""
+        return self._connected().duplicates(project, asked)
 
     def _connected(self) -> LedgerReader:
         if self._reader is None:

@@ -82,6 +82,9 @@ class Ledger(Protocol):
     def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
         """Return what is known of a run, and which attempt this launch is."""
 
+    def duplicates(self, project: str, asked: pb.PreflightRequest) -> Sequence[pb.Duplicate]:
+        """Return the runs that are the same as the one that asks, or nearly so. Raises BadInput."""
+
 
 class Stopping(Unavailable):
     """The gateway takes nothing new in."""
@@ -175,6 +178,9 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
             facts = await self._ask_store(
                 PREFLIGHT_STORE_S, lambda: ledger.run_facts(project, request.run_id, request.launch_id)
             )
+            if request.HasField("fingerprint"):
+                found = await self._ask_store(PREFLIGHT_STORE_S, lambda: ledger.duplicates(project, request))
+                reply.duplicates.extend(found)
         except Unavailable as error:
             log.warning("preflight_without_store error=%s", error)
             return reply  # attempt 0 says so
@@ -203,6 +209,8 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
                 return await asyncio.get_running_loop().run_in_executor(self._store, question)
         except TimeoutError as error:
             raise Unavailable(f"the store did not answer within {timeout_s:g} s") from error
+        except BadInput:
+            raise
         except Exception as error:  # whatever is wrong with the store, its word cannot be had now
             raise Unavailable(f"the store could not be asked: {type(error).__name__}: {error}") from error
 

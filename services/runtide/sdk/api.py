@@ -43,6 +43,7 @@ def init(
     url: str | None = None,
     token: str | None = None,
     capture_console: bool | None = None,
+    on_duplicate: Literal["warn", "ask", "skip", "attach", "ignore"] | None = None,
 ) -> Run:
     """Open a run and make it the current one. Arguments win over RUNTIDE_* variables.
 
@@ -51,8 +52,13 @@ def init(
     it is there, "auto" continues what this script left unfinished in this folder. `resume_from="RUN?step=T"` continues
     RUN and hides what it had after step T. Steps that log() is not given go on after the last one that stays.
 
-    Blocks for at most 2.5 s, and only where the gateway has to be asked about an id.
-    Raises BadInput for arguments that cannot be, NoSuchRun for resume="must" or resume_from of a run that is not there.
+    `on_duplicate`: what to do where a run of the same code and `config` is known: "warn" names it with its result and
+    cost, "ask" asks at the terminal, "skip" ends the script with exit code 0 (DuplicateRun), "attach" goes on with that
+    run as another attempt, "ignore" does not ask. Runs that differ in one or two keys are named too.
+
+    Blocks for at most 2.5 s, and only where the gateway has to be asked about an id or, for at most 0.9 s unless
+    told to skip, attach or ask, about duplicates. Raises BadInput for arguments that cannot be, NoSuchRun for
+    resume="must" or resume_from of a run that is not there, DuplicateRun as said.
     """
     told = settings(
         os.environ,
@@ -71,6 +77,7 @@ def init(
         url=url,
         token=token,
         capture_console=capture_console,
+        on_duplicate=on_duplicate,
     )
     return open_run(_process, told, config)
 

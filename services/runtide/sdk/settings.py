@@ -20,6 +20,8 @@ from runtide.wire.errors import BadInput
 DEFAULT_URL = "grpc://127.0.0.1:7171"
 ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"
 MODES = (ONLINE, OFFLINE, DISABLED)
+WARN, ASK, SKIP, ATTACH, IGNORE = "warn", "ask", "skip", "attach", "ignore"
+POLICIES = (WARN, ASK, SKIP, ATTACH, IGNORE)
 SCHEMES = ("grpc://", "grpcs://")
 CAPTURE_ENV = (
     *("CUDA_*", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NCCL_*", "XLA_*", "JAX_*"),
@@ -61,6 +63,8 @@ class Settings:
     capture_env: tuple[str, ...] = CAPTURE_ENV
     """Patterns of the environment variables that are."""
     start_agent: bool = True
+    on_duplicate: str = WARN
+    """What is done where the same has been run before: one of POLICIES."""
     budget_bytes: int = limits.SPOOL_BYTES
 
     @property
@@ -87,6 +91,7 @@ def settings(
     url: str | None = None,
     token: str | None = None,
     capture_console: bool | None = None,
+    on_duplicate: str | None = None,
 ) -> Settings:
     """Put arguments, environment and defaults together."""
     resumed = parse_resume_from(str(resume_from)) if resume_from else ("", None)
@@ -115,6 +120,7 @@ def settings(
         capture=_switch(None, env, "RUNTIDE_CAPTURE"),
         capture_env=_patterns(env),
         start_agent=chosen_mode == ONLINE and env.get("RUNTIDE_AGENT", "") != "external",
+        on_duplicate=_choice("on_duplicate", on_duplicate, env, "RUNTIDE_ON_DUPLICATE", WARN, POLICIES),
         budget_bytes=_budget(env),
     )
 

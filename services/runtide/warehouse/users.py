@@ -42,6 +42,8 @@ VIEWS = (
     "images",
     "metric_definitions",
     "run_metrics",
+    "duplicates",
+    "explored",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
