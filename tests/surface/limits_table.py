@@ -12,6 +12,7 @@ from runtide.cli.settings import Settings
 from runtide.embedded.limits import QueryLimits
 from runtide.gateway import Limits, pages, runs
 from runtide.gateway import limits as gateway
+from runtide.processor import facts
 from runtide.sdk import counting, figures, pictures, source
 from runtide.sdk import stream as sdk_stream
 from runtide.sink import store as sink_store
@@ -172,6 +173,18 @@ OTHER: list[tuple[str, object, str, Words]] = [
         sdk_stream.MAX_PLANS,
         FIXED,
         Words("key sets", "one process", "sdk", "nothing", "names are said again"),
+    ),
+    (
+        "summary of a run: metrics",
+        facts.SUMMARY_METRICS,
+        FIXED,
+        Words(
+            "metrics",
+            "run, its own summary entries beside them",
+            "processor",
+            "nothing; the first ones by name are in `summary` of the view `runs`",
+            "all are in the view `metric_summary`",
+        ),
     ),
     (
         "files of what ran: content",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import runtide
-from runtide.cli import BASE_COMMANDS, main
+from runtide.cli import BASE_COMMANDS, commands_read, main
 from runtide.cli.app import app
 from runtide.cli.settings import Settings
 from runtide.embedded.limits import QueryLimits
@@ -119,6 +119,9 @@ def test_views_in_the_readme_exist() -> None:
     assert blocks
     named = set(re.findall(r"(?:FROM|JOIN)\s+(?:runtide\.)?(\w+)", "\n".join(blocks)))
     assert named <= views
+    told = re.sub(r"\s+", " ", str(commands_read.sql.__doc__)).partition("The views are ")[2].partition(".")[0]
+    listed = (ROOT / "README.md").read_text().partition("The views are the public interface: ")[2].partition(";")[0]
+    assert set(told.split(", ")) == set(re.findall(r"`(\w+)`", listed)) <= views, "the help names the same ones"
 
 
 def test_python_in_the_readme_is_the_example() -> None:

@@ -145,13 +145,14 @@ class GatewayClient:
 
 def parse_url(url: str) -> tuple[str, bool]:
     """Return the gRPC target and whether it is TLS. Raises BadInput."""
-    parts = urlsplit(url)
+    wrong = BadInput("url", url, "it must be grpc://HOST:PORT, or grpcs://HOST:PORT for TLS")
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = -1
-    if parts.scheme not in {"grpc", "grpcs"} or not parts.hostname or port == -1:
-        raise BadInput("url", url, "it must be grpc://HOST:PORT, or grpcs://HOST:PORT for TLS")
+        raise wrong from None
+    if parts.scheme not in {"grpc", "grpcs"} or not parts.hostname:
+        raise wrong
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{port or 7171}", parts.scheme == "grpcs"
 

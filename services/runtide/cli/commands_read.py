@@ -80,7 +80,8 @@ def sql(
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts,
-    environments, files, fingerprints.
+    dead_letter_rulings, environments, files, fingerprints, confusion_matrices, curves, curve_areas, histograms, images,
+    metric_definitions, run_metrics.
 
     A statement that ends in FORMAT and a name is answered in that format.
 

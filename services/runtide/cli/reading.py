@@ -81,11 +81,18 @@ def print_run(found: Row) -> None:
     """Show `whole_run` to people."""
     run = dict(found["run"])
     config = run.pop("config", {})
-    run.pop("summary", None)
+    last = {row["metric"]: row["last"] for row in found["metrics"]}
+    summary = {
+        name: value  # what the metrics below show anyway is not said twice
+        for name, value in run.pop("summary", {}).items()
+        if name not in last or value not in (last[name], str(last[name]))
+    }
     shown = {name: value for name, value in run.items() if value not in (None, "", [])}
     print_table([{"run": name, "": value} for name, value in shown.items()])
     if config:
         print_table([{"config": name, "": json.dumps(value)} for name, value in config.items()])
+    if summary:
+        print_table([{"summary": name, "": json.dumps(value)} for name, value in summary.items()])
     print_table(found["metrics"], title="metrics, all ranks together", empty="no metrics")
     if len(found["attempts"]) > 1:
         print_table(found["attempts"], title="attempts")

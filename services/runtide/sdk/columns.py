@@ -42,7 +42,7 @@ def numbers(field: str, given: Any) -> list[float]:
         try:
             found.append(number(value))
         except NotANumber as error:
-            raise BadInput(f"{field}[{at}]", f"of type {error}", "it is a number") from error
+            raise BadInput(f"{field}[{at}]", str(error), "it is a number") from error
     return found
 
 

@@ -336,7 +336,7 @@ class Run(Figures):
                     )
                     self._refuse("depth", deep)
                     continue
-                self._refuse(f"value {name}", BadInput(f"metric {name!r}", f"of type {error}", "metrics are numbers"))
+                self._refuse(f"value {name}", BadInput(f"metric {name!r}", str(error), error.limit))
         return found
 
     def _flush_gathered(self, time_us: int = 0) -> None:
@@ -449,7 +449,14 @@ class Run(Figures):
         self._guard(self._say_entries, changed, removed, ConfigSet)
 
     def _summary_set(self, changed: Mapping[str, object], removed: list[str]) -> None:
-        self._guard(self._say_entries, {**changed, **dict.fromkeys(removed)}, [], SummarySet)
+        said: dict[str, object] = dict.fromkeys(removed)
+        for name, value in changed.items():
+            if value is not values.CIRCLE and (what := values.opaque(value)):
+                limit = "a summary takes numbers, texts and what is made of them"
+                self._guard(self._refuse, f"opaque {name}", BadInput(f"entry {name!r}", f"of type {what}", limit))
+            else:
+                said[name] = value
+        self._guard(self._say_entries, said, [], SummarySet)
 
     def _say_entries(
         self, changed: Mapping[str, object], removed: list[str], kind: type[ConfigSet] | type[SummarySet]
@@ -470,6 +477,9 @@ class Run(Figures):
         for name, value in changed.items():
             if problem := values.name_problem("an entry", name):
                 self._refuse(f"name {name!r:.80}", problem)
+                continue
+            if value is values.CIRCLE:
+                self._refuse(f"circle {name}", BadInput(f"entry {name!r}", "part of itself", "entries have an end"))
                 continue
             entry = Entry(key=name, json=_utf8(values.to_json(mask(name, value))))
             if entry.ByteSize() > _ENTRIES_BYTES:

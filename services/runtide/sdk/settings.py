@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from runtide.sdk.identity import RESUMES, lives, parse_resume_from
 from runtide.spool.layout import default_root, tenant, tls_files
@@ -17,15 +18,22 @@ from runtide.wire import limits
 from runtide.wire.books import MARK, is_book
 from runtide.wire.errors import BadInput
 
-DEFAULT_URL = "grpc://127.0.0.1:7171"
+DEFAULT_PORT = 7171
+DEFAULT_URL = f"grpc://127.0.0.1:{DEFAULT_PORT}"
 ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"
 MODES = (ONLINE, OFFLINE, DISABLED)
 WARN, ASK, SKIP, ATTACH, IGNORE = "warn", "ask", "skip", "attach", "ignore"
 POLICIES = (WARN, ASK, SKIP, ATTACH, IGNORE)
 SCHEMES = ("grpc://", "grpcs://")
+_TENSORFLOW = (
+    *("TF_CONFIG", "TF_CPP_*", "TF_CUDNN_*", "TF_DETERMINISTIC_OPS", "TF_DISABLE_*", "TF_ENABLE_*", "TF_FORCE_*"),
+    *("TF_GPU_*", "TF_NUM_*", "TF_USE_*", "TF_XLA_*"),
+)
+"""Not all that begins with TF_: Terraform's variables do as well, and they hold credentials."""
 CAPTURE_ENV = (
     *("CUDA_*", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NCCL_*", "XLA_*", "JAX_*"),
-    *("TORCH_*", "PYTORCH_*", "TF_*", "OMP_*", "MKL_*", "KMP_*", "OPENBLAS_*", "TOKENIZERS_PARALLELISM", "HF_HOME"),
+    *("TORCH_*", "PYTORCH_*", "OMP_*", "MKL_*", "KMP_*", "OPENBLAS_*", "TOKENIZERS_PARALLELISM", "HF_HOME"),
+    *_TENSORFLOW,
     *("PYTHONHASHSEED", "PYTHONPATH", "CONDA_DEFAULT_ENV", "VIRTUAL_ENV", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("SLURM_JOB_*", "SLURM_ARRAY_*", "SLURM_NNODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK"),
 )
@@ -206,7 +214,17 @@ def _url(value: str, mode: str) -> str:
         value = f"grpc://{value}"
     if not value.startswith(SCHEMES):
         raise BadInput("url", repr(value), "it begins with grpc:// or grpcs://")
-    return value.rstrip("/")
+    return _with_port(value.rstrip("/"))
+
+
+def _with_port(url: str) -> str:
+    """An address as it is shown and asked: with its port. What cannot be one is left to who asks there."""
+    try:
+        parts = urlsplit(url)
+        bare = bool(parts.hostname) and parts.port is None and not parts.path and not parts.netloc.endswith(":")
+    except ValueError:
+        return url
+    return f"{url}:{DEFAULT_PORT}" if bare else url
 
 
 def _switch(given: bool | None, env: Mapping[str, str], variable: str) -> bool:

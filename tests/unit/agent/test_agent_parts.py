@@ -100,7 +100,7 @@ def test_urls(url: str, target: str, secure: bool) -> None:
     assert parse_url(url) == (target, secure)
 
 
-@pytest.mark.parametrize("url", ["", "http://x:1", "grpc://", "grpc://x:port", "127.0.0.1:7171"])
+@pytest.mark.parametrize("url", ["", "http://x:1", "grpc://", "grpc://x:port", "grpc://[::1", "127.0.0.1:7171"])
 def test_other_urls_are_named(url: str) -> None:
     with pytest.raises(BadInput, match="grpc://HOST:PORT"):
         parse_url(url)
