@@ -172,6 +172,13 @@ code String
 config String
 data String
 
+[completeness]
+project String
+run_id String
+score Float64
+met Array(String)
+missing Array(String)
+
 [explored]
 project String
 experiment String

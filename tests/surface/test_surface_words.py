@@ -44,6 +44,7 @@ PROMISED = [
     "chaos",
     "duplicates",
     "explored",
+    "reproduce",
 ]
 
 

@@ -14,6 +14,7 @@ from runtide.cli import (
     commands_letters,
     commands_parts,
     commands_read,
+    commands_reproduce,
     commands_token,
     commands_up,
 )
@@ -47,6 +48,7 @@ for commands in (
     commands_up,
     commands_read,
     commands_duplicates,
+    commands_reproduce,
     commands_letters,
     commands_token,
     commands_parts,

@@ -184,7 +184,9 @@ def _tags(given: Iterable[str] | str | None, env: Mapping[str, str]) -> tuple[st
         given = [given]
     elif not isinstance(given, Iterable):
         raise BadInput("tags", repr(given)[:80], "they are a text or several texts")
-    return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in given if str(tag)))
+    again = env.get("RUNTIDE_REPRODUCES", "")  # set by `runtide reproduce`: which run this one repeats
+    every = [*given, *([f"reproduces:{again}"] if again else [])]
+    return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in every if str(tag)))
 
 
 def local_url(env: Mapping[str, str]) -> str:

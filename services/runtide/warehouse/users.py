@@ -44,6 +44,7 @@ VIEWS = (
     "run_metrics",
     "duplicates",
     "explored",
+    "completeness",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
