@@ -189,7 +189,8 @@ class Api:
         if experiment is not None:
             conditions.append("experiment = {experiment_:String}")
             told["experiment_"] = experiment
-        runs = self._select(Selection(self.project, " AND ".join(conditions) or None, parameters=told))
+        columns = "project, run_id, name, state, experiment, config, duration_s, world_size, started_at"
+        runs = self._select(Selection(self.project, " AND ".join(conditions) or None, parameters=told, shown=columns))
         return standing.with_values(self._client, self.project, runs.arrow().to_pylist(), metric, goal, by, datasets)
 
     def _select(self, selection: Selection) -> Result:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runtide.api.asking import QueryFailed, rows
+from runtide.api.asking import QueryFailed, rows, table
 from runtide.warehouse.client import Client
 from runtide.warehouse.errors import plain
 from runtide.wire.errors import BadInput
@@ -83,7 +83,8 @@ def _write(
                     count += group.num_rows
                 if progress:
                     progress(view, count)
-            assert writer is not None  # a view without rows has a schema
+            if writer is None:  # ClickHouse sends no block where there is no row
+                writer = pq.ParquetWriter(file, _schema(client, view))
             writer.close()
             file.flush()
             os.fsync(file.fileno())
@@ -94,7 +95,7 @@ def _write(
 
 
 def _blocks(client: Client, project: str, view: str, ranges: Sequence[tuple[str, str]]) -> Iterator[pa.Table]:
-    """Blocks as ClickHouse sends them, of one schema; one without rows at least."""
+    """Blocks as ClickHouse sends them, of one schema."""
     for low, high in ranges if _has_runs(client, view) else [("", "")]:
         bounds = (" AND run_id > {low:String}" if low else "") + (" AND run_id <= {high:String}" if high else "")
         sql = f"SELECT * FROM runtide.{view} WHERE project = {{project:String}}{bounds}"
@@ -126,6 +127,10 @@ def _of_bytes(view: str, block: pa.Table) -> pa.Table:
             place = block.column_names.index(name)
             block = block.set_column(place, name, block.column(name).cast(pa.binary()))
     return block
+
+
+def _schema(client: Client, view: str) -> pa.Schema:
+    return _of_bytes(view, table(client, f"SELECT * FROM runtide.{view} LIMIT 0")).schema
 
 
 def _has_runs(client: Client, view: str) -> bool:

@@ -11,6 +11,14 @@ from typing import Any
 from runtide.api.filters import Wanted, expression, literal, ordering
 from runtide.wire.canary import PROJECT as CANARY
 
+_SQL = {
+    "best": "multiIf(goal = '', NULL, goal = 'min', min, max)",
+    "value": (
+        "multiIf(summary = 'best', if(goal = 'min', min, max), summary = 'mean', mean, summary = 'min', min,"
+        " summary = 'max', max, last)"
+    ),
+}
+"""What needs the definition of a metric, as the view run_metrics has it."""
 NEWEST = "started_at DESC, project, run_id"
 
 
@@ -24,7 +32,8 @@ class Selection:
     limit: int | None = None
     values: Sequence[tuple[str, str]] = ()
     """(function, metric) of values wanted beside those that filter and order name."""
-    columns: str = "*"
+    shown: str = "*"
+    """Columns of the view runs that come."""
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def statement(self) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -34,28 +43,34 @@ class Selection:
         order = f"{ordering(self.order, wanted)}, {NEWEST}" if self.order else NEWEST
         for function, metric in self.values:
             wanted.column(function, metric)
-        shown = "".join(f", {column}" for column in wanted.columns.values())
+        values = "".join(f", {column}" for column in wanted.columns.values())
         names = {column: f"{function}({metric})" for (function, metric), column in wanted.columns.items()}
-        inner = f"SELECT {self.columns} FROM runtide.runs WHERE {self._scope()}"
+        inner = f"SELECT * FROM runtide.runs WHERE {self._scope()}"
         source = f"({inner}) AS r{self._values(wanted)}" if wanted.columns else f"({inner}) AS r"
         limit = f" LIMIT {int(self.limit)}" if self.limit is not None else ""
-        sql = f"SELECT r.*{shown} FROM {source} WHERE ({where}) ORDER BY {order}{limit}"
+        shown = "r.*" if self.shown == "*" else self.shown
+        sql = f"SELECT {shown}{values} FROM {source} WHERE ({where}) ORDER BY {order}{limit}"
         return sql, {**self.parameters, "project_": self.project or CANARY}, names
 
     def _scope(self) -> str:
         return f"project {'=' if self.project else '!='} {{project_:String}}"
 
     def _values(self, wanted: Wanted) -> str:
-        """One pass over the summaries for all values; run_metrics only where a definition is needed."""
-        defined = any(function in {"best", "value"} for function, _ in wanted.columns)
-        view, ranks = ("run_metrics", "") if defined else ("metric_summary", " AND rank = -1")
+        """One pass over the summaries for all values; over the definitions too where one of them needs it."""
         columns = ", ".join(
-            f"anyOrNullIf({function}, metric = {literal(metric)}) AS {column}"
+            f"anyOrNullIf({_SQL.get(function, function)}, metric = {literal(metric)}) AS {column}"
             for (function, metric), column in wanted.columns.items()
         )
         metrics = ", ".join(sorted({literal(metric) for _, metric in wanted.columns}))
+        those = f"WHERE {self._scope()} AND metric IN ({metrics})"
+        source = f"(SELECT * FROM runtide.metric_summary {those} AND rank = -1) AS s"
+        if any(function in _SQL for function, _ in wanted.columns):
+            source += (
+                " LEFT JOIN (SELECT project AS d_project, run_id AS d_run, metric AS d_metric, goal, summary"
+                f" FROM runtide.metric_definitions {those}) AS d"
+                " ON d.d_project = s.project AND d.d_run = s.run_id AND d.d_metric = s.metric"
+            )
         return (
-            f" LEFT JOIN (SELECT project AS project_of, run_id AS run_of, {columns} FROM runtide.{view}"
-            f" WHERE {self._scope()} AND metric IN ({metrics}){ranks} GROUP BY project, run_id) AS v"
-            " ON v.project_of = r.project AND v.run_of = r.run_id"
+            f" LEFT JOIN (SELECT project AS project_of, run_id AS run_of, {columns} FROM {source}"
+            " GROUP BY project, run_id) AS v ON v.project_of = r.project AND v.run_of = r.run_id"
         )

@@ -1,4 +1,4 @@
-"""Small, well-known statistics over runs. Pure Python.
+"""Small, well-known statistics over runs. Pure.
 
 Confidence interval of a mean: Student's t (Student 1908), two-sided 95 %. Importance of a number: Spearman's rank
 correlation (Spearman 1904). Importance of a category: eta squared of Kruskal and Wallis' H, corrected for the number of
@@ -8,9 +8,11 @@ groups: (H - k + 1) / (n - k) (Tomczak and Tomczak 2014). Ranks of ties are aver
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,14 @@ def eta_squared(groups: Sequence[Hashable], values: Sequence[float]) -> float | 
     return min(max((h - k + 1) / (n - k), 0.0), 1.0)
 
 
-def pareto(points: Iterable[Sequence[float]]) -> list[int]:
+def pareto(points: Sequence[Sequence[float]]) -> list[int]:
     """Places of the points that no other point beats: all of them are to be small, equal points stay together."""
-    ordered = sorted(enumerate(map(tuple, points)), key=lambda pair: pair[1])
-    front: list[tuple[float, ...]] = []
+    ordered = sorted(range(len(points)), key=lambda place: tuple(points[place]))
+    front = np.empty((len(points), len(points[0]) if points else 0))
     kept: list[int] = []
-    for place, point in ordered:  # who comes later cannot beat who came earlier
-        if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in front):
-            front.append(point)
+    for place in ordered:  # who comes later cannot beat who came earlier
+        point, known = np.asarray(points[place]), front[: len(kept)]
+        if not np.any(np.all(known <= point, axis=1) & np.any(known < point, axis=1)):
+            front[len(kept)] = point
             kept.append(place)
     return sorted(kept)
