@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from runtide.api import Api as Api
     from runtide.sdk.api import finish, init, log, mark
     from runtide.sdk.duplicates import DuplicateRun
     from runtide.sdk.run import Run
@@ -35,6 +36,9 @@ _OF_THE_RUN = frozenset({"config", "summary"})
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Api":
+        globals()[name] = made = _reader()
+        return made
     if name == "Run":
         from runtide.sdk.run import Run
 
@@ -59,6 +63,19 @@ def __getattr__(name: str) -> Any:
             return current
         return getattr(current, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _reader() -> Any:
+    """The class that reads; not in __all__, since a job's installation need not have what it needs."""
+    from importlib.util import find_spec
+
+    if any(find_spec(module) is None for module in ("clickhouse_connect", "numpy", "pyarrow")):
+        from runtide.wire.errors import MissingExtra
+
+        raise MissingExtra("runtide.Api", "api")
+    from runtide.api import Api
+
+    return Api
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""A run once more: from a repository with uncommitted changes, from a script alone, and where it must not be started."""
+"""A run once more: out of a repository with uncommitted changes, from a script alone, and where it must not be."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_what_comes_out_differently_is_named_and_ends_with_1(stack: Stack, tmp_p
 
 def test_a_script_whose_secrets_were_masked_is_not_started(stack: Stack, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
-    script.write_text('import runtide\napi_key = "T0PSECRETVALUE"\nrun = runtide.init("again")\nrun.log({"a": 1})\nrun.finish()\n')
+    script.write_text(
+        'import runtide\napi_key = "T0PSECRETVALUE"\nrun = runtide.init("again")\nrun.log({"a": 1})\nrun.finish()\n'
+    )
     run = train(stack, tmp_path)
     done = stack.runtide("reproduce", run, "--dir", str(tmp_path / "again"), "--run")
     assert done.returncode != 0

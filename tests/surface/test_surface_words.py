@@ -36,6 +36,9 @@ PROMISED = [
     "sync",
     "runs",
     "show",
+    "compare",
+    "leaderboard",
+    "export",
     "tail",
     "sql",
     "verify",
@@ -88,7 +91,20 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "name", ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list"]
+    "name",
+    [
+        "runs",
+        "show",
+        "compare",
+        "leaderboard",
+        "export",
+        "dead-letters list",
+        "dead-letters show",
+        "verify",
+        "status",
+        "sql",
+        "token list",
+    ],
 )
 def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output

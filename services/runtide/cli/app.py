@@ -10,6 +10,7 @@ import typer
 
 from runtide.cli import (
     commands_chaos,
+    commands_compare,
     commands_duplicates,
     commands_letters,
     commands_parts,
@@ -49,6 +50,7 @@ for commands in (
     commands_read,
     commands_duplicates,
     commands_reproduce,
+    commands_compare,
     commands_letters,
     commands_token,
     commands_parts,

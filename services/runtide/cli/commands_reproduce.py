@@ -118,8 +118,8 @@ def _start(made: Any, key: Any, home: Any, clickhouse: Any, tolerance: float) ->
     print(f"run {new} reproduces {key.run_id}")
     for role, digests in compared.datasets.items():
         print(f"dataset {role} is not the same: {', '.join(str(each)[:12] for each in digests)}")
-    comparing.print_outcomes(outcomes, tolerance, compared.counted)
-    same = not outcomes and compared.counted > 0 and not compared.datasets
+    comparing.print_outcomes(outcomes, tolerance, len(compared.computed()))
+    same = not outcomes and bool(compared.computed()) and not compared.datasets
     return {"new_run": new, "same": same, "differ": [vars(each) for each in outcomes], "datasets": compared.datasets}
 
 

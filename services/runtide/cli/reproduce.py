@@ -113,10 +113,7 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     _check_entry(recipe, code, made)
     _environment(recipe, made)
     if recipe.world_size > 1:
-        launcher = "its launcher"
-        made.notes.append(
-            f"it had {recipe.world_size} processes: start run.sh with {launcher}, this starts one of them"
-        )
+        made.notes.append(f"it had {recipe.world_size} processes; run.sh starts one: put the launcher before it")
     return made
 
 
@@ -167,6 +164,9 @@ def _write_files(recipe: Recipe, code: Path, made: Prepared) -> None:
         for file in recipe.of_kind(kind):
             target = code / _inside(recipe, str(file["path"]))
             if target.exists() or str(file["path"]) in ("", "-c"):
+                continue
+            if not target.resolve().is_relative_to(code.resolve()):  # through a link of the repository
+                made.notes.append(f"{file['path']} lies outside and is not written")
                 continue
             if not file["content"]:
                 made.notes.append(f"{file['path']} is missing: {file['note'] or 'it was not kept'}")
@@ -223,9 +223,8 @@ def _check_entry(recipe: Recipe, code: Path, made: Prepared) -> None:
         there = hashlib.sha256(target.read_bytes()).hexdigest() if target.is_file() else ""
         if there != file["digest"]:
             why = f" ({file['note']})" if file["note"] else ""
-            made.wrong.append(
-                f"{file['path']} is not what ran: it is {there[:12] or 'missing'}, not {file['digest'][:12]}{why}"
-            )
+            is_now = there[:12] or "missing"
+            made.wrong.append(f"{file['path']} is not what ran: it is {is_now}, not {file['digest'][:12]}{why}")
     for file in recipe.of_kind("notebook"):
         made.wrong.append(f"{file['path']} is a notebook: its cells lie in {CODE}, in the order of their execution")
 
