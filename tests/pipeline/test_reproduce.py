@@ -22,6 +22,13 @@ for step in range(20):
 run.finish()
 """
 
+SHORT = """
+import runtide
+run = runtide.init("again")
+run.log({"a": 1})
+run.finish()
+"""
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -97,9 +104,7 @@ def test_what_comes_out_differently_is_named_and_ends_with_1(stack: Stack, tmp_p
 
 def test_a_script_whose_secrets_were_masked_is_not_started(stack: Stack, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
-    script.write_text(
-        'import runtide\napi_key = "T0PSECRETVALUE"\nrun = runtide.init("again")\nrun.log({"a": 1})\nrun.finish()\n'
-    )
+    script.write_text(f'api_key = "T0PSECRETVALUE"\n{SHORT}')
     run = train(stack, tmp_path)
     done = stack.runtide("reproduce", run, "--dir", str(tmp_path / "again"), "--run")
     assert done.returncode != 0
@@ -109,7 +114,7 @@ def test_a_script_whose_secrets_were_masked_is_not_started(stack: Stack, tmp_pat
 
 def test_what_is_missing_is_named_and_counted(stack: Stack, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
-    script.write_text('import runtide\nrun = runtide.init("again")\nrun.log({"a": 1})\nrun.finish()\n')
+    script.write_text(SHORT)
     run = train(stack, tmp_path)
     told = json.loads(stack.runtide("reproduce", run, "--check", "--json").stdout)["completeness"]
     assert told["score"] == 75
