@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from runtide.sdk.api import finish, init, log, mark
+    from runtide.sdk.api import finish, init, log, log_kpi, mark
     from runtide.sdk.run import Run
 
     run: Run | None
@@ -24,12 +24,13 @@ _METHODS = (
     "log_precision_recall",
     "log_roc",
     "log_table",
+    "use_dataset",
 )
 """Methods of the run that are functions here too, for the current run."""
 
-__all__ = ["Run", "__version__", "config", "finish", "init", "log", "mark", "run", "summary", *_METHODS]
+__all__ = ["Run", "__version__", "config", "finish", "init", "log", "log_kpi", "mark", "run", "summary", *_METHODS]
 
-_FUNCTIONS = frozenset({"finish", "init", "log", "mark"})
+_FUNCTIONS = frozenset({"finish", "init", "log", "log_kpi", "mark"})
 _OF_THE_RUN = frozenset({"config", "summary"})
 
 

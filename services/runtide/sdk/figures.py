@@ -9,13 +9,13 @@ import itertools
 import json
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runtide.sdk import columns, counting, pictures, values
 from runtide.sdk.counting import Counts
 from runtide.sdk.pictures import Picture
+from runtide.sdk.speaking import Speaker
 from runtide.sdk.stream import as_step
 from runtide.v1.records_pb2 import Figure, Record
 from runtide.wire import limits
@@ -27,10 +27,8 @@ PART_BYTES = 192 * limits.KIB
 HISTOGRAM_BINS = 1000
 
 
-class Figures(ABC):
-    """The part of a run that says figures. `_guard`, `_say` and `_last_step` are the run's."""
-
-    _disabled: bool
+class Figures(Speaker):
+    """The part of a run that says figures."""
 
     def log_confusion_matrix(
         self,
@@ -93,18 +91,6 @@ class Figures(ABC):
     def log_figure(self, figure: Any, caption: str = "", name: str = "figure", step: int | None = None) -> None:
         """Keep a figure of matplotlib (as PNG) or Plotly (as its JSON), at most 4 MiB."""
         self._guard(self._picture, "figure", pictures.drawing, figure, caption, name, step)
-
-    @abstractmethod
-    def _guard(self, do: Callable[..., object], *arguments: object) -> None:
-        """Do it, and let no error of it into the job."""
-
-    @abstractmethod
-    def _say(self, record: Record) -> None:
-        """Keep a record in the stream."""
-
-    @abstractmethod
-    def _last_step(self) -> int:
-        """The step of the last log()."""
 
     def _confusion(self, y_true: Any, y_pred: Any, labels: Any, name: str, step: int | None) -> None:
         if self._disabled:

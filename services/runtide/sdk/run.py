@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from runtide.sdk import source, values
+from runtide.sdk import kpis, source, values
+from runtide.sdk.datasets import Datasets
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.figures import Figures
 from runtide.sdk.leaving import Leaving
@@ -40,7 +41,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run(Figures):
+class Run(Figures, Datasets):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -71,6 +72,7 @@ class Run(Figures):
         self._once = Once()
         self._names: set[str] = set()
         """Metric names so far: a job that makes up new ones in every step must not fill the store with them."""
+        self._datasets: set[tuple[str, ...]] = set()
         self._gathered: dict[str, float] = {}
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
@@ -135,6 +137,11 @@ class Run(Figures):
     def url(self) -> str:
         """Address of the gateway that the run goes to; empty where none was told."""
         return self._settings.url
+
+    @property
+    def settings(self) -> Settings:
+        """What init() was told."""
+        return self._settings
 
     @property
     def config(self) -> Tree:
@@ -210,6 +217,17 @@ class Run(Figures):
     ) -> None:
         """Raise an alert that the pages show."""
         self._guard(self._alert, title, text, level, step)
+
+    def log_kpi(
+        self,
+        name: str,
+        value: float,
+        time: kpis.Time | None = None,
+        unit: str | None = None,
+        goal: kpis.Goal | None = None,
+    ) -> None:
+        """Say a business figure of this run; see `runtide.log_kpi`. The run may have finished."""
+        kpis.books.guarded(None, self._settings, f"run:{self._id}", name, value, time, unit, goal)
 
     def define_metric(
         self,

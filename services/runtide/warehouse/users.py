@@ -42,6 +42,10 @@ VIEWS = (
     "images",
     "metric_definitions",
     "run_metrics",
+    "dataset_uses",
+    "datasets",
+    "kpis",
+    "calibrations",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
