@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from runtide.sdk.api import finish, init, log, log_kpi, mark
+    from runtide.sdk.api import finish, init, latency, log, log_kpi, mark
     from runtide.sdk.run import Run
 
     run: Run | None
 
 _METHODS = (
     "define_metric",
+    "log_calibration",
     "log_confusion_matrix",
     "log_figure",
     "log_histogram",
     "log_image",
+    "log_latency",
     "log_precision_recall",
     "log_roc",
     "log_table",
@@ -28,9 +30,22 @@ _METHODS = (
 )
 """Methods of the run that are functions here too, for the current run."""
 
-__all__ = ["Run", "__version__", "config", "finish", "init", "log", "log_kpi", "mark", "run", "summary", *_METHODS]
+__all__ = [
+    "Run",
+    "__version__",
+    "config",
+    "finish",
+    "init",
+    "latency",
+    "log",
+    "log_kpi",
+    "mark",
+    "run",
+    "summary",
+    *_METHODS,
+]
 
-_FUNCTIONS = frozenset({"finish", "init", "log", "log_kpi", "mark"})
+_FUNCTIONS = frozenset({"finish", "init", "latency", "log", "log_kpi", "mark"})
 _OF_THE_RUN = frozenset({"config", "summary"})
 
 

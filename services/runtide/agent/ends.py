@@ -159,7 +159,7 @@ class Ends:
 
 
 def _told_of(stream: TailedStream) -> bool:
-    """Whether the run is told how the process behind a stream ended: not of agents, not of strangers, and no book is."""
+    """Whether the run is told how the process behind a stream ended: not of agents or strangers, and no book is."""
     return stream.info.role not in (ROLE_AGENT, ROLE_USER) and not stream.foreign
 
 

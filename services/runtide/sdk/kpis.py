@@ -106,6 +106,11 @@ class Book:
         """Keep a figure; when it returns, the figure survives a kill of this process."""
         self._stream.say(figure.record())
 
+    @property
+    def dropped(self) -> int:
+        """Figures that could not be kept, because the disk or its budget was full."""
+        return self._stream.writer.dropped_records
+
     def close(self, timeout: float = 0.0) -> Arrival:
         """Say the last word, and wait so long until a gateway has everything."""
         self._keeper.stop()
@@ -218,7 +223,7 @@ def time_us(given: Time | None) -> int:
         return _now_us()
     try:
         seconds = _seconds(given)
-        found = int(round(seconds * 1_000_000))
+        found = round(seconds * 1_000_000)
     except (TypeError, ValueError, OverflowError):
         found = limits.LATEST_US + 1
     if not limits.EARLIEST_US <= found <= limits.LATEST_US:

@@ -18,6 +18,7 @@ from runtide.sdk import kpis, source, values
 from runtide.sdk.datasets import Datasets
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.figures import Figures
+from runtide.sdk.latency import Latencies, Latency
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
@@ -41,7 +42,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run(Figures, Datasets):
+class Run(Figures, Datasets, Latencies):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -73,6 +74,8 @@ class Run(Figures, Datasets):
         self._names: set[str] = set()
         """Metric names so far: a job that makes up new ones in every step must not fill the store with them."""
         self._datasets: set[tuple[str, ...]] = set()
+        self._latencies: dict[str, Latency] = {}
+        self._latency_lock = threading.RLock()
         self._gathered: dict[str, float] = {}
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
@@ -291,8 +294,9 @@ class Run(Figures, Datasets):
             self._stream.writer.forget()
             self._forked_at = self._stream.next_step
         self._stream = None
-        self._lock = threading.RLock()
+        self._lock, self._latency_lock = threading.RLock(), threading.RLock()
         self._gathered, self._gathered_step = {}, None
+        self._latencies = {}
         self._phases = []
         self._refused, self._first_refusal = 0, ""
         self._delivery = None
@@ -410,6 +414,20 @@ class Run(Figures, Datasets):
         stream = self._stream
         return max(0, stream.next_step - 1) if stream is not None else self._forked_at
 
+    def _step_now(self) -> int | None:
+        stream = self._stream
+        found = stream.next_step if stream is not None else self._forked_at
+        return found - 1 if found > 0 else None
+
+    def _log_beside(self, metrics: dict[str, float], step: int) -> None:
+        found = self._numbers(metrics)
+        if found and (stream := self._out()) is not None:
+            stream.log(list(found), list(found.values()), step, time.time_ns() // 1000, moves=False)
+
+    def _sum_up(self, figures: dict[str, float]) -> None:
+        if not self._child:
+            self._summary.update(figures)
+
     def _say(self, record: Record) -> None:
         stream = self._out()
         if stream is not None:
@@ -505,6 +523,7 @@ class Run(Figures, Datasets):
             for phase in reversed(self._phases.copy()):
                 phase.end()
             self._guard(self._flush_gathered)
+            self._guard(self._end_latencies)
             self._guard(self._say_what_ran)
             if self._what_ran is not None:
                 self._guard(self._what_ran.leave)
