@@ -41,6 +41,7 @@ PROMISED = [
     "verify",
     "rebuild",
     "dead-letters",
+    "kpi",
     "chaos",
 ]
 
@@ -53,6 +54,7 @@ def commands() -> set[str]:
 
 GROUPS = {
     "dead-letters": ["list", "show", "replay", "discard"],
+    "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],
 }
 """Commands that have commands of their own."""
@@ -85,13 +87,14 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "name", ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list"]
+    "name",
+    ["runs", "show", "dead-letters list", "dead-letters show", "kpi list", "verify", "status", "sql", "token list"],
 )
 def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md", "docs/kpis.md"])
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(

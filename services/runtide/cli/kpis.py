@@ -28,6 +28,8 @@ WHERE ({project:String} = '' OR project = {project:String}) AND ({subject:String
 ORDER BY time DESC, project, subject, name LIMIT {limit:UInt32}
 """
 
+Row = dict[str, Any]
+
 
 class BadLines(RuntideError):
     """Lines of a file that cannot be; nothing of it was imported."""

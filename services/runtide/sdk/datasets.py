@@ -45,8 +45,8 @@ class Datasets(Speaker):
 
         The content is read through once to know its SHA-256, which takes 1 to 2 s for 1 GB (texts, and frames of
         polars, 10 s); without `version` the beginning of that is the version. What a URI names is not fetched: give its
-        version, or it has no digest. The same data in the same role is recorded once. In a job of many ranks it is enough
-        that one says it.
+        version, or it has no digest. The same data in the same role is recorded once. In a job of many ranks it is
+        enough that one says it.
         """
         self._guard(self._use_dataset, name, data, role, version)
 

@@ -176,7 +176,7 @@ COMMENT 'Whether predicted probabilities come true: calibration curves, one row 
 AS SELECT
     project, run_id, name, step, rank, said_at AS time, class, place, place * (1 / one.bins) AS low,
     if(place + 1 = one.bins, 1, (place + 1) * (1 / one.bins)) AS high,
-    predicted / samples AS mean_predicted, true / samples AS fraction_positive, samples AS count
+    predicted / samples AS mean_predicted, hits / samples AS fraction_positive, samples AS count
 FROM
 (
     SELECT
@@ -190,4 +190,4 @@ FROM
     GROUP BY project, run_id, name, step, rank, class
     HAVING length(one.places) = length(one.counts) AND length(one.predicted) = length(one.positives)
 )
-ARRAY JOIN one.places AS place, one.predicted AS predicted, one.positives AS true, one.counts AS samples;
+ARRAY JOIN one.places AS place, one.predicted AS predicted, one.positives AS hits, one.counts AS samples;
