@@ -162,6 +162,8 @@ def test_books_are_no_runs_and_are_verified_as_all_else(told: tuple[Stack, Path]
     assert stack.sql(
         "SELECT count() FROM events WHERE run_id = '@kpis' AND kind != 'kpi' AND kind NOT LIKE 'stream_%'"
     ) == [(0,)]
+    rebuilt = stack.runtide("rebuild")
+    assert "made the derived rows of 2 runs again" in rebuilt.stdout, rebuilt.stderr
     assert stack.sql("SELECT run_id FROM run_rows WHERE startsWith(run_id, '@')") == []
 
 
@@ -234,7 +236,7 @@ def test_figures_that_come_later_stand_beside_the_metrics_of_their_model(
     until(lambda: stack.sql("SELECT 1 FROM kpis WHERE model = 'ranker' AND name = 'ROI'"), 30, "the last one is stored")
     assert stack.sql("SELECT count() FROM kpis WHERE model = 'ranker'") == [(5,)], "imported twice, there once"
 
-    query = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
+    query, *others = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
     rows = until(lambda: [rows for rows in (stack.sql(query),) if len(rows) == 2], 30, "summaries are derived")[0]
     week_start = datetime.datetime(2026, 12, 1)
     assert rows == [
@@ -242,10 +244,12 @@ def test_figures_that_come_later_stand_beside_the_metrics_of_their_model(
         ("ranker", "2", "two", pytest.approx(0.822), pytest.approx(0.06), week_start),
     ]
 
+    assert [len(stack.sql(other)) for other in others] == [0, 0, 8], "the page's other questions can be asked"
+
     listed = json.loads(stack.runtide("kpi", "list", "--subject", "model:ranker@1", "--json").stdout)
     assert [(row["name"], row["value"], row["unit"]) for row in listed] == [
-        ("acquisition cost", 3.01, "EUR"),
         ("click-through rate", 0.05, ""),
+        ("cost per order", 3.01, "EUR"),
     ]
 
 
