@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from runtide.api import Api as Api
-    from runtide.sdk.api import finish, init, log, mark
+    from runtide.sdk.api import finish, init, latency, log, log_kpi, mark
     from runtide.sdk.duplicates import DuplicateRun
     from runtide.sdk.run import Run
 
@@ -19,19 +19,36 @@ if TYPE_CHECKING:
 
 _METHODS = (
     "define_metric",
+    "log_calibration",
     "log_confusion_matrix",
     "log_figure",
     "log_histogram",
     "log_image",
+    "log_latency",
     "log_precision_recall",
     "log_roc",
     "log_table",
+    "use_dataset",
 )
 """Methods of the run that are functions here too, for the current run."""
 
-__all__ = ["DuplicateRun", "Run", "__version__", "config", "finish", "init", "log", "mark", "run", "summary", *_METHODS]
+__all__ = [
+    "DuplicateRun",
+    "Run",
+    "__version__",
+    "config",
+    "finish",
+    "init",
+    "latency",
+    "log",
+    "log_kpi",
+    "mark",
+    "run",
+    "summary",
+    *_METHODS,
+]
 
-_FUNCTIONS = frozenset({"finish", "init", "log", "mark"})
+_FUNCTIONS = frozenset({"finish", "init", "latency", "log", "log_kpi", "mark"})
 _OF_THE_RUN = frozenset({"config", "summary"})
 
 

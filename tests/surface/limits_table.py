@@ -13,7 +13,7 @@ from runtide.embedded.limits import QueryLimits
 from runtide.gateway import Limits, pages, runs
 from runtide.gateway import limits as gateway
 from runtide.processor import facts
-from runtide.sdk import counting, figures, pictures, source
+from runtide.sdk import counting, figures, latency, pictures, source
 from runtide.sdk import stream as sdk_stream
 from runtide.sink import store as sink_store
 from runtide.sink.sink import SinkSettings
@@ -227,6 +227,12 @@ OTHER: list[tuple[str, object, str, Words]] = [
         figures.HISTOGRAM_BINS,
         FIXED,
         Words("bins", "one histogram", "sdk", "a warning in the job", "not kept"),
+    ),
+    (
+        "latencies: names",
+        latency.NAMES,
+        FIXED,
+        Words("names", "process", "sdk", "a warning in the job", "not counted"),
     ),
     (
         "untracked files: named",

@@ -44,6 +44,7 @@ PROMISED = [
     "verify",
     "rebuild",
     "dead-letters",
+    "kpi",
     "chaos",
     "duplicates",
     "explored",
@@ -59,6 +60,7 @@ def commands() -> set[str]:
 
 GROUPS = {
     "dead-letters": ["list", "show", "replay", "discard"],
+    "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],
 }
 """Commands that have commands of their own."""
@@ -98,6 +100,10 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
         "compare",
         "leaderboard",
         "export",
+        "duplicates",
+        "explored",
+        "reproduce",
+        "kpi list",
         "dead-letters list",
         "dead-letters show",
         "verify",
@@ -110,7 +116,7 @@ def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md", "docs/kpis.md"])
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(

@@ -81,7 +81,7 @@ def sql(
 ) -> None:
     """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts,
     dead_letter_rulings, environments, files, fingerprints, confusion_matrices, curves, curve_areas, histograms, images,
-    metric_definitions, run_metrics.
+    metric_definitions, run_metrics, duplicates, explored, completeness, dataset_uses, datasets, kpis, calibrations.
 
     A statement that ends in FORMAT and a name is answered in that format.
 

@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+from runtide.sdk import kpis
 from runtide.sdk import process as processes
+from runtide.sdk.latency import Timer
 from runtide.sdk.notice import Once, strict
 from runtide.sdk.opening import open_run
 from runtide.sdk.run import Run
@@ -108,6 +110,31 @@ def mark(text: str, step: int | None = None) -> None:
         _no_run("mark")
     else:
         run.mark(text, step)
+
+
+def log_kpi(
+    subject: str | Run,
+    name: str,
+    value: float,
+    time: kpis.Time | None = None,
+    unit: str | None = None,
+    goal: kpis.Goal | None = None,
+    project: str | None = None,
+) -> None:
+    """Say a business figure of a run or a model version, however long that is over; no run need be open.
+
+    `subject` is a run, "run:ID" or "model:NAME@VERSION". `time` is when the figure was true: seconds since the epoch, a
+    date or time, or a text of ISO 8601, in UTC unless it says otherwise; now without it. Of one subject, name and time
+    the value that is said last counts. `goal` is "min", "max" or the value to reach. It goes to `project`, else that
+    of the current run, else RUNTIDE_PROJECT.
+    """
+    run = subject if isinstance(subject, Run) else _process.current
+    kpis.books.guarded(project, None if run is None else run.settings, subject, name, value, time, unit, goal)
+
+
+def latency(name: str) -> Timer:
+    """Time a `with` block for the current run; see `Run.latency`."""
+    return Timer(lambda seconds: of_run("log_latency")(name, seconds))
 
 
 def of_run(name: str) -> Callable[..., Any]:

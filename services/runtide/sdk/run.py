@@ -14,9 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from runtide.sdk import source, values
+from runtide.sdk import kpis, source, values
+from runtide.sdk.datasets import Datasets
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.figures import Figures
+from runtide.sdk.latency import Latencies, Latency
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
@@ -40,7 +42,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run(Figures):
+class Run(Figures, Datasets, Latencies):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -71,6 +73,9 @@ class Run(Figures):
         self._once = Once()
         self._names: set[str] = set()
         """Metric names so far: a job that makes up new ones in every step must not fill the store with them."""
+        self._datasets: set[tuple[str, ...]] = set()
+        self._latencies: dict[str, Latency] = {}
+        self._latency_lock = threading.RLock()
         self._gathered: dict[str, float] = {}
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
@@ -135,6 +140,11 @@ class Run(Figures):
     def url(self) -> str:
         """Address of the gateway that the run goes to; empty where none was told."""
         return self._settings.url
+
+    @property
+    def settings(self) -> Settings:
+        """What init() was told."""
+        return self._settings
 
     @property
     def config(self) -> Tree:
@@ -211,6 +221,17 @@ class Run(Figures):
         """Raise an alert that the pages show."""
         self._guard(self._alert, title, text, level, step)
 
+    def log_kpi(
+        self,
+        name: str,
+        value: float,
+        time: kpis.Time | None = None,
+        unit: str | None = None,
+        goal: kpis.Goal | None = None,
+    ) -> None:
+        """Say a business figure of this run; see `runtide.log_kpi`. The run may have finished."""
+        kpis.books.guarded(None, self._settings, f"run:{self._id}", name, value, time, unit, goal)
+
     def define_metric(
         self,
         name: str,
@@ -273,8 +294,9 @@ class Run(Figures):
             self._stream.writer.forget()
             self._forked_at = self._stream.next_step
         self._stream = None
-        self._lock = threading.RLock()
+        self._lock, self._latency_lock = threading.RLock(), threading.RLock()
         self._gathered, self._gathered_step = {}, None
+        self._latencies = {}
         self._phases = []
         self._refused, self._first_refusal = 0, ""
         self._delivery = None
@@ -392,6 +414,20 @@ class Run(Figures):
         stream = self._stream
         return max(0, stream.next_step - 1) if stream is not None else self._forked_at
 
+    def _step_now(self) -> int | None:
+        stream = self._stream
+        found = stream.next_step if stream is not None else self._forked_at
+        return found - 1 if found > 0 else None
+
+    def _log_beside(self, metrics: dict[str, float], step: int) -> None:
+        found = self._numbers(metrics)
+        if found and (stream := self._out()) is not None:
+            stream.log(list(found), list(found.values()), step, time.time_ns() // 1000, moves=False)
+
+    def _sum_up(self, figures: dict[str, float]) -> None:
+        if not self._child:
+            self._summary.update(figures)
+
     def _say(self, record: Record) -> None:
         stream = self._out()
         if stream is not None:
@@ -497,6 +533,7 @@ class Run(Figures):
             for phase in reversed(self._phases.copy()):
                 phase.end()
             self._guard(self._flush_gathered)
+            self._guard(self._end_latencies)
             self._guard(self._say_what_ran)
             if self._what_ran is not None:
                 self._guard(self._what_ran.leave)

@@ -45,6 +45,10 @@ VIEWS = (
     "duplicates",
     "explored",
     "completeness",
+    "dataset_uses",
+    "datasets",
+    "kpis",
+    "calibrations",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
