@@ -40,6 +40,13 @@ PROMISED = [
     "sql",
     "verify",
     "rebuild",
+    "tag",
+    "note",
+    "comment",
+    "rename",
+    "delete",
+    "restore",
+    "audit",
     "dead-letters",
     "chaos",
 ]
@@ -52,6 +59,7 @@ def commands() -> set[str]:
 
 
 GROUPS = {
+    "audit": ["list", "verify", "export"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "token": ["create", "list", "revoke"],
 }
@@ -85,7 +93,7 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "name", ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list"]
+    "name", ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list", "audit list"]
 )
 def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output

@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS runtide.audit_rows
     stream   String                 COMMENT 'The command that said it',
     offset   UInt64                 COMMENT 'Place in the command',
     previous String                 COMMENT 'Hash of the row before it; 64 zeros of the first',
-    hash     String                 COMMENT 'SHA-256, in hex, of the previous hash and of the other columns as JSON'
+    hash     String                 COMMENT 'SHA-256, in hex, of the previous hash and of the other columns as JSON',
+    INDEX subjects subject TYPE bloom_filter GRANULARITY 1
 )
 ENGINE = MergeTree
 ORDER BY (project, seq)
