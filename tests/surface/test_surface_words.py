@@ -93,7 +93,8 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "name", ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list", "audit list"]
+    "name",
+    ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list", "audit list"],
 )
 def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
