@@ -18,8 +18,8 @@ from runtide.sdk import stream as sdk_stream
 from runtide.sink import store as sink_store
 from runtide.sink.sink import SinkSettings
 from runtide.spool import writer
+from runtide.wire import changes, source_files
 from runtide.wire import limits as wire
-from runtide.wire import source_files
 
 HEAD = "| limit | default | unit | setting | scope | checked in | what the client sees | what becomes of the data |"
 RULE = "|---|---|---|---|---|---|---|---|"
@@ -173,6 +173,20 @@ OTHER: list[tuple[str, object, str, Words]] = [
         sdk_stream.MAX_PLANS,
         FIXED,
         Words("key sets", "one process", "sdk", "nothing", "names are said again"),
+    ),
+    *(
+        (
+            f"change: {what}",
+            limit,
+            FIXED,
+            Words(unit, "one change", "command, gateway", REFUSED.format("change"), "not changed"),
+        )
+        for what, limit, unit in (
+            ("subject", changes.SUBJECT_BYTES, "bytes"),
+            ("reason", changes.REASON_BYTES, "bytes"),
+            ("before, after", changes.VALUE_BYTES, "bytes of JSON"),
+            ("tags", changes.TAGS, "tags"),
+        )
     ),
     (
         "summary of a run: metrics",

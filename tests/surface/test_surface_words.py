@@ -43,6 +43,13 @@ PROMISED = [
     "sql",
     "verify",
     "rebuild",
+    "tag",
+    "note",
+    "comment",
+    "rename",
+    "delete",
+    "restore",
+    "audit",
     "dead-letters",
     "kpi",
     "chaos",
@@ -59,6 +66,7 @@ def commands() -> set[str]:
 
 
 GROUPS = {
+    "audit": ["list", "verify", "export"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],
@@ -111,6 +119,7 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
         "sql",
         "token list",
     ],
+    ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list", "audit list"],
 )
 def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runtide.cli import (
+    commands_changes,
     commands_chaos,
     commands_compare,
     commands_duplicates,
@@ -54,6 +55,7 @@ for commands in (
     commands_compare,
     commands_letters,
     commands_kpi,
+    commands_changes,
     commands_token,
     commands_parts,
     commands_chaos,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,10 @@ import grpc
 
 from runtide.gateway.status import answer_for
 from runtide.gateway.tokens import Token, TokenBook, bearer
-from runtide.v1.ingest_pb2 import PushRequest
-from runtide.wire.books import is_book
-from runtide.wire.errors import NotAllowed, RuntideError
+from runtide.v1.ingest_pb2 import PushRequest, Range
+from runtide.wire.books import CHANGES, is_book
+from runtide.wire.changes import KINDS, changes_in
+from runtide.wire.errors import BadInput, NotAllowed, RuntideError
 from runtide.wire.roles import Role
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ RULES: dict[str, frozenset[Role]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
 }
 """Which roles may make a call."""
+LOCAL = "local:"
+"""Before the name of who writes in a book where there are no tokens: a claim, which no token can look like."""
 RULINGS = frozenset({Role.ADMIN})
 """Which roles may rule on dead letters: a job, which holds a writer's token, may not give up what it said."""
 
@@ -85,6 +89,18 @@ class Caller:
                 range_.actor = ""
             elif self.token is not None:
                 range_.actor = self.token.signature
+                self._check_changes(range_, self.token)
+            elif range_.actor:
+                range_.actor = LOCAL + range_.actor.removeprefix(LOCAL)
+
+    def _check_changes(self, range_: Range, token: Token) -> None:
+        """Raises WrongRole where a change needs more than the token; what is no change at all is refused later."""
+        if range_.run_id != CHANGES or token.role is Role.ADMIN:
+            return
+        with suppress(BadInput):
+            for change in changes_in(range_.body):
+                if change.kind in KINDS and KINDS[change.kind].admin:
+                    raise _wrong_role(token, f"{change.kind} of {change.subject[:80]}", frozenset({Role.ADMIN}))
 
 
 _caller: ContextVar[Caller] = ContextVar("caller")

@@ -9,7 +9,8 @@ from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.records_pb2 import ROLE_USER
 from runtide.wire import framing
-from runtide.wire.books import MARK, is_book
+from runtide.wire.books import CHANGES, MARK, is_book
+from runtide.wire.changes import changes_in, check_change
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import Checked
 from runtide.wire.limits import GAP_RECORDS, RULING_LETTERS, STREAM_BYTES
@@ -73,6 +74,9 @@ def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
     if is_book(range_.run_id) != (range_.role == ROLE_USER) and not range_.HasField("ruling"):
         limit = f"role user writes in books, whose ids begin with {MARK}, and nobody else does"
         return _refusal("identity", "run_id", range_.run_id, limit, range_.offset)
+    if range_.run_id == CHANGES and not range_.HasField("ruling") and (range_.rank or not range_.actor):
+        limit = "changes of a project are said as rank 0, so that one sink chains them, and by somebody"
+        return _refusal("identity", "rank, actor", f"{range_.rank}, {range_.actor!r}", limit, range_.offset)
     if range_.rank < -1:
         return _refusal("identity", "rank", range_.rank, "-1 (the host) or more", range_.offset)
     return None
@@ -134,8 +138,19 @@ def _key_sets(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
 
 def _body(range_: pb.Range, limits: Limits) -> pb.Refusal | Checked:
     try:
-        return framing.check(range_.body, limits.record_bytes)
+        checked = framing.check(range_.body, limits.record_bytes)
+        return (_changes(range_) if range_.run_id == CHANGES else None) or checked
     except framing.FramingError as error:
         code = FRAMING_CODES.get(error.reason, "framing")
         limit = f"at most {limits.record_bytes} bytes (record_bytes)" if code == "record_too_large" else "whole records"
         return _refusal(code, "body", str(error), limit, range_.offset + error.position)
+
+
+def _changes(range_: pb.Range) -> pb.Refusal | None:
+    """Why what is in the book of changes is none; the rest of it goes with it."""
+    try:
+        for change in changes_in(range_.body):
+            check_change(change)
+    except BadInput as error:
+        return _refusal("change", error.field, error.value, error.limit, range_.offset)
+    return None

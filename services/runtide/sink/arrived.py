@@ -51,6 +51,8 @@ class Arrived:
     late_days: int = 0
     """Days from its receipt until it is stored. What is kept for some days is kept from then on: a gateway whose clock
     stands in 1970 would have it deleted as soon as it is stored."""
+    actor: str = ""
+    """Who says what is in a book, by the gateway's word; empty of a dead letter that is judged again."""
 
     @property
     def key(self) -> StreamKey:
@@ -115,6 +117,7 @@ def read(message: Message, now_us: int = 0) -> Arrived:
         message.partition,
         ahead_us=message.ahead_us,
         late_days=late_days(message.received_us, now_us),
+        actor=range_.actor,
     )
 
 

@@ -24,6 +24,7 @@ from clickhouse_connect.driver.client import Client
 from runtide.bus import Lapsed
 from runtide.sink import columns
 from runtide.sink.arrived import UNREADABLE, Arrived
+from runtide.sink.audit import links
 from runtide.sink.flood import Flood, RunKey, Shared, counted
 from runtide.sink.recall import others_write, recall, understood
 from runtide.sink.rulings import Judged, judge
@@ -186,6 +187,7 @@ class Store:
         for part in plan.parts:
             plan.flood.refused(part, part.said.dead, self._understood, plan.shared(self._client))
         crash_point("sink.planned")
+        self._insert_links(plan)
         for table, count, build in columns.TABLES:
             for block in columns.blocks(plan.parts, count):
                 self._insert(table, build, block, plan)
@@ -198,6 +200,15 @@ class Store:
             plan.flood.stored(part, plan.buried.setdefault(part.key, Counter()))
         self._flood = plan.flood
         return _hints(plan.parts)
+
+    def _insert_links(self, plan: _Plan) -> None:
+        """Put changes into their chains, before they are events: so what is not an event yet is looked for there."""
+        for batch in links(self._client, plan.parts):
+            try:
+                self._write("audit_rows", batch)
+            except RowsRefused as error:  # without it nothing may pass
+                raise StoreBusy(f"the audit trail cannot go on: {error}", error.clickhouse_code, alarm=True) from error
+            crash_point("sink.chained")
 
     def _judge(self, rulings: Sequence[Arrived]) -> Judged:
         """Carry out what people say of dead letters, up to where it becomes an ordinary storing of what is missing."""

@@ -9,7 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-RAW = ("points", "samples", "log_lines", "figures", "events", "ledger", "dead_letters", "dead_letter_fates")
+RAW = (
+    "points",
+    "samples",
+    "log_lines",
+    "figures",
+    "events",
+    "ledger",
+    "dead_letters",
+    "dead_letter_fates",
+    "audit_rows",
+)
 """Written by the sink."""
 DERIVED = (
     "coverage",
@@ -49,6 +59,12 @@ VIEWS = (
     "datasets",
     "kpis",
     "calibrations",
+    "audit",
+    "run_changes",
+    "deleted_runs",
+    "comments",
+    "claims",
+    "saved_views",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
@@ -98,7 +114,7 @@ def _profiles() -> Iterator[str]:
 def _roles() -> Iterator[str]:
     for part in PARTS:
         yield f"CREATE ROLE IF NOT EXISTS runtide_{part}_role"
-    yield _grant("SELECT", ("ledger", "events", "points", "runs", "run_rows"), "gateway")
+    yield _grant("SELECT", ("ledger", "events", "points", "runs", "run_rows", "run_changes", "audit_rows"), "gateway")
     for right in ("SELECT", "INSERT"):
         yield _grant(right, RAW, "sink")
     yield "GRANT SELECT(query_id, query_kind) ON system.processes TO runtide_sink_role"

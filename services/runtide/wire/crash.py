@@ -17,6 +17,7 @@ POINTS = {
     "gateway.published": "the caller has not heard",
     "sink.polled": "nothing is stored",
     "sink.planned": "it has read what is stored, and stored nothing",
+    "sink.chained": "changes are in the audit trail, and not stored as events",
     "sink.inserted": "one table has its rows, others may not",
     "sink.stored": "all tables have theirs, the ledger does not say so",
     "sink.entered": "the ledger says so, nothing is committed",

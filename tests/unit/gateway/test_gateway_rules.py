@@ -19,6 +19,7 @@ from runtide.gateway.tokens import Token, TokenBook, UnknownToken, bearer, hash_
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
 from runtide.wire import framing
+from runtide.wire.books import CHANGES
 from runtide.wire.errors import BadInput, Busy, Unavailable
 from runtide.wire.loopback import is_loopback
 from runtide.wire.roles import Role
@@ -291,6 +292,47 @@ def test_pushes() -> None:
         check_push(pb.PushRequest(ranges=[sound(body=body), sound(body=body), sound()]), LIMITS)
     with pytest.raises(BadInput, match="push_envelope_bytes"):
         check_push(pb.PushRequest(agent="x" * (LIMITS.push_envelope_bytes + 1)), LIMITS)
+
+
+def a_change(kind: str = "notes", after: str = '"x"', **said: Any) -> pb.Range:
+    record = rec.Record(change=rec.Change(subject="run:r", kind=kind, after=after, reason="why"))
+    body = framing.seal(record.SerializeToString())
+    return sound(**{"run_id": CHANGES, "role": rec.ROLE_USER, "actor": "ada", "body": body} | said)
+
+
+def test_changes_are_looked_at_one_by_one() -> None:
+    assert check_range(a_change(), LIMITS) == framing.Checked(1)
+    for range_, code, field in (
+        (a_change("shout"), "change", "change.kind"),
+        (a_change(after="x"), "change", "change.after"),
+        (a_change(body=STEP), "change", "body"),
+        (a_change(rank=64), "identity", "rank, actor"),
+        (a_change(actor=""), "identity", "rank, actor"),
+        (a_change(role=rec.ROLE_RANK), "identity", "run_id"),
+    ):
+        found = check_range(range_, LIMITS)
+        assert isinstance(found, pb.Refusal)
+        assert (found.code, found.field, bool(found.limit)) == (code, field, True)
+
+
+@pytest.mark.parametrize("kind", ["delete", "restore", "stage", "approve", "retention"])
+def test_some_changes_need_an_admin_wherever_they_stand_in_a_push(kind: str) -> None:
+    body = a_change().body + a_change(kind, "true").body
+    for role, may in ((Role.ADMIN, True), (Role.WRITER, False)):
+        token, _ = new_token("vision", role, name="ada's laptop")
+        request = pb.PushRequest(ranges=[sound(), a_change(), a_change(body=body)])
+        if may:
+            Caller("vision", token).sign(request)
+            assert {range_.actor for range_ in request.ranges} == {"", f"{token.id} admin ada's laptop"}
+            continue
+        with pytest.raises(WrongRole, match=f"{kind} of run:r needs admin"):
+            Caller("vision", token).sign(request)
+
+
+def test_without_tokens_an_actor_is_a_claim_and_looks_like_one() -> None:
+    request = pb.PushRequest(ranges=[a_change(actor="0a1b2c admin ada"), a_change(actor="local:ada")])
+    Caller(None).sign(request)
+    assert [range_.actor for range_ in request.ranges] == ["local:0a1b2c admin ada", "local:ada"]
 
 
 # --- rates

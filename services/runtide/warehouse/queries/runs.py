@@ -156,7 +156,8 @@ def content_version(client: Any, project: str, run_id: str) -> tuple[int, ...]:
         client,
         "SELECT (SELECT sum(revision) FROM runtide.ledger WHERE project = {project:String} AND run_id = {run:String}),"
         " (SELECT sum(revision) FROM runtide.coverage WHERE project = {project:String} AND run_id = {run:String}),"
-        " (SELECT sum(version) FROM runtide.run_rows WHERE project = {project:String} AND run_id = {run:String})",
-        {"project": project, "run": run_id},
+        " (SELECT sum(version) FROM runtide.run_rows WHERE project = {project:String} AND run_id = {run:String}),"
+        " (SELECT max(seq) FROM runtide.audit_rows WHERE project = {project:String} AND subject = {subject:String})",
+        {"project": project, "run": run_id, "subject": f"run:{run_id}"},
     )
     return tuple(int(value or 0) for value in found[0].values())
