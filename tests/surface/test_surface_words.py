@@ -40,6 +40,8 @@ PROMISED = [
     "sql",
     "verify",
     "rebuild",
+    "costs",
+    "prices",
     "dead-letters",
     "chaos",
 ]
@@ -52,6 +54,7 @@ def commands() -> set[str]:
 
 
 GROUPS = {
+    "prices": ["apply", "show"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "token": ["create", "list", "revoke"],
 }

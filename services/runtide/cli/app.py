@@ -10,6 +10,7 @@ import typer
 
 from runtide.cli import (
     commands_chaos,
+    commands_costs,
     commands_letters,
     commands_parts,
     commands_read,
@@ -42,7 +43,15 @@ def _options(
     return
 
 
-for commands in (commands_up, commands_read, commands_letters, commands_token, commands_parts, commands_chaos):
+for commands in (
+    commands_up,
+    commands_read,
+    commands_costs,
+    commands_letters,
+    commands_token,
+    commands_parts,
+    commands_chaos,
+):
     commands.register(app)
 
 

@@ -35,7 +35,9 @@ NEEDS: dict[str, Need] = {
     "dashboard": Need("dashboard", _DASHBOARD),
     "clickhouse": Need("embedded", _EMBEDDED),
     "canary": Need("gateway", (*_WAREHOUSE, "prometheus_client")),
-    **dict.fromkeys(("migrate", "rebuild", "runs", "show", "tail", "sql", "verify", "dead-letters"), _READING),
+    **dict.fromkeys(
+        ("migrate", "rebuild", "runs", "show", "tail", "sql", "verify", "dead-letters", "costs", "prices"), _READING
+    ),
 }
 """Commands that are not here (down, status, --help) need the command line only."""
 
