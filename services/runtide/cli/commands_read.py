@@ -80,7 +80,7 @@ def sql(
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts,
-    environments, files, fingerprints.
+    environments, files, fingerprints, costs, run_costs.
 
     A statement that ends in FORMAT and a name is answered in that format.
 
