@@ -18,6 +18,7 @@ from runtide.testing.waiting import until
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as v1
 from runtide.v1.ingest_pb2_grpc import IngestStub
+from runtide.warehouse.client import ClickHouseSettings, connect, keep_to
 
 HOUR = int(time.time()) // 3600 * 3600 - 3 * 3600
 """When the story begins: a full hour, some hours ago."""
@@ -95,7 +96,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         ran(stack, "b", "node-1", 300, 900, busy(0.5), gpus=[H100, T4], user="bob", experiment="two")
         ran(stack, "unsampled", "node-2", 0, 180, [], gpus=[T4, T4], world=2)
         ran(stack, "unknown", "node-2", 0, 180, [])
-        ran(stack, "one", "node-3", 0, 120, busy(0), gpus=[T4, T4], variables={"CUDA_VISIBLE_DEVICES": "1"})
+        ran(stack, "one", "node-3", 30, 150, busy(0), gpus=[T4, T4], variables={"CUDA_VISIBLE_DEVICES": "1"})
         ran(stack, "mystery", "other", 0, 120, busy(0), gpus=[T4, "Mystery"])
         for run in ("a", "b", "unsampled", "unknown", "one", "mystery"):
             stack.wait_state(run, "finished")
@@ -197,7 +198,7 @@ def test_the_command_adds_up_to_the_view(told: Stack, by: str, groups: int) -> N
     ada = [row for row in found if row.get("user") == "ada"]
     if by == "user":
         assert (ada[0]["runs"], ada[0]["not_priced"], ada[0]["not_sampled"]) == (5, 2, 2)
-        # 0.25 of idle gpu1 in a, a minute pair in one, and half of mystery: of all that has readings
+        # 0.25 of idle gpu1 in a, the two minutes of one, and half of mystery: of all that has readings
         assert ada[0]["gpu_idle_share"] == pytest.approx((450 + 120 + 120) / (900 + 120 + 240))
     people = told.runtide("costs", "--by", by).stdout
     assert "not priced" in people
@@ -209,6 +210,17 @@ def test_tables_are_shown_as_they_were_written(told: Stack) -> None:
     assert first["gpu_hour"] == {f"{H100}*": 8, "Tesla T?": 2}
     assert latest["gpu_hour"] == {f"{H100}*": 16, "Tesla T?": 2}
     assert first["valid_from"].startswith("2026-01-01T00:00:00")
+
+
+def test_who_sees_one_project_sees_its_costs_by_the_prices_of_all(told: Stack) -> None:
+    client = connect(ClickHouseSettings("127.0.0.1", told.state.ports.clickhouse))
+    try:
+        for project, runs in (("default", 6), ("another", 0)):
+            keep_to(client, project)
+            found = client.query("SELECT countIf(run_id != 'real'), countIf(priced) > 0 FROM run_costs").result_rows
+            assert found == [(runs, runs > 0)]
+    finally:
+        client.close()
 
 
 def test_queries_of_the_page_are_answered(told: Stack) -> None:
