@@ -13,7 +13,7 @@ from runtide.cli import main
 from runtide.testing.embedded import EmbeddedClickHouse
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.migrate import migrations
-from runtide.warehouse.users import DERIVED, PARTS, RAW, VIEWS, reader_of, script, statements
+from runtide.warehouse.users import DERIVED, KEPT, PARTS, RAW, VIEWS, reader_of, script, statements
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "users.sql"
 """Made with: runtide migrate --users --project vision --project "o'brien" """
@@ -45,7 +45,7 @@ def test_every_table_and_view_is_somebodys() -> None:
     text = "\n".join(migration.text for migration in migrations())
     tables = set(re.findall(r"CREATE TABLE IF NOT EXISTS runtide\.(\w+)", text))
     views = set(re.findall(r"CREATE OR REPLACE VIEW runtide\.(\w+)", text))
-    assert tables == {*RAW, *DERIVED}
+    assert tables == {*RAW, *DERIVED, *KEPT}
     assert views == set(VIEWS)
 
 

@@ -306,6 +306,50 @@ mean_predicted Float64
 fraction_positive Float64
 count UInt64
 
+[costs]
+project String
+run_id String
+experiment String
+user String
+host String
+device String
+model String
+time DateTime('UTC')
+hours Float64
+watched_hours Float64
+idle_hours Float64
+energy_kwh Float64
+measured_kwh Float64
+rate Float64
+cost Float64
+currency String
+carbon_g Float64
+sampled Bool
+priced Bool
+
+[run_costs]
+project String
+run_id String
+experiment String
+user String
+hours Float64
+host_hours Float64
+gpu_hours Float64
+gpu_watched_hours Float64
+gpu_idle_hours Float64
+gpu_idle_share Nullable(Float64)
+cpu_core_hours Float64
+energy_kwh Float64
+measured_kwh Float64
+energy_source String
+cost Float64
+currency String
+carbon_g Float64
+carbon_g_per_kwh Float64
+carbon_source String
+sampled Bool
+priced Bool
+
 [dead_letter_rulings]
 project String
 run_id String

@@ -50,6 +50,8 @@ PROMISED = [
     "delete",
     "restore",
     "audit",
+    "costs",
+    "prices",
     "dead-letters",
     "kpi",
     "chaos",
@@ -67,6 +69,7 @@ def commands() -> set[str]:
 
 GROUPS = {
     "audit": ["list", "verify", "export"],
+    "prices": ["apply", "show"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],

@@ -36,6 +36,7 @@ NEEDS: dict[str, Need] = {
     "clickhouse": Need("embedded", _EMBEDDED),
     "canary": Need("gateway", (*_WAREHOUSE, "prometheus_client")),
     **dict.fromkeys(("compare", "leaderboard", "export", "duplicates", "explored", "reproduce", "kpi"), _READING),
+    **dict.fromkeys(("costs", "prices"), _READING),
     **dict.fromkeys(("migrate", "rebuild", "runs", "show", "tail", "sql", "verify", "dead-letters"), _READING),
 }
 """Commands that are not here (down, status, --help) need the command line only."""

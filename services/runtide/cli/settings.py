@@ -164,6 +164,8 @@ class Settings(BaseSettings):
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
     retention_days: int = Field(default=0, ge=0, le=65535)
     """Raw rows go after so many days; 0 keeps them for ever."""
+    prices: Path | None = None
+    """The TOML file that `runtide prices apply` takes where none is named."""
     kafka: KafkaSection = KafkaSection()
     """Kafka mode only."""
     clickhouse: ClickHouseSection = ClickHouseSection()
