@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _METHODS = (
     "define_metric",
+    "log_artifact",
+    "log_checkpoint",
     "log_confusion_matrix",
     "log_figure",
     "log_histogram",
@@ -24,6 +26,7 @@ _METHODS = (
     "log_precision_recall",
     "log_roc",
     "log_table",
+    "use_artifact",
 )
 """Methods of the run that are functions here too, for the current run."""
 

@@ -77,7 +77,7 @@ class Collector:
             log.warning("stream=%s %s not read: %s", stream.info.stream, CAPTURE_FILE, error)
             return
         if task is not None and not task.by_job:
-            stream.held = True
+            stream.held.add("capture")
             work = self._tasks.spawn(self._collect(stream, task))
             self._under_way.add(work)
             work.add_done_callback(self._under_way.discard)
@@ -85,7 +85,7 @@ class Collector:
     async def _collect(self, stream: TailedStream, task: CaptureTask) -> None:
         try:
             async with self._room:
-                records = await asyncio.wait_for(_in_thread(lambda: list(collect(task))), COLLECT_S)
+                records = await asyncio.wait_for(in_thread(lambda: list(collect(task))), COLLECT_S)
             for _ in range(TRIES):
                 if (own := self._voice.to(stream.info)) is not None:
                     own.say(records)
@@ -96,10 +96,10 @@ class Collector:
         except TimeoutError:
             log.warning("stream=%s what ran is not kept: not read within %g s", stream.info.stream, COLLECT_S)
         finally:
-            stream.held = False
+            stream.held.discard("capture")
 
 
-async def _in_thread(work: Callable[[], Found]) -> Found:
+async def in_thread(work: Callable[[], Found]) -> Found:
     """Like asyncio.to_thread, but nobody waits for the thread when the loop is over."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Found] = loop.create_future()

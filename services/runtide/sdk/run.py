@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from runtide.sdk import source, values
+from runtide.sdk.artifacts import Artifacts, LoggedArtifact
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.figures import Figures
 from runtide.sdk.leaving import Leaving
@@ -40,7 +41,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run(Figures):
+class Run(Figures, Artifacts):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -75,6 +76,7 @@ class Run(Figures):
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
         self._phases: list[Phase] = []
+        self._uploads: list[LoggedArtifact] = []
         self._finished = False
         self._child = False
         self._forked_at = 0
@@ -276,6 +278,7 @@ class Run(Figures):
         self._lock = threading.RLock()
         self._gathered, self._gathered_step = {}, None
         self._phases = []
+        self._uploads = []
         self._refused, self._first_refusal = 0, ""
         self._delivery = None
         self._child = True
@@ -521,9 +524,13 @@ class Run(Figures):
             return
         if leaving.reason == "signal":
             timeout = 0.0  # who sent it will not wait
+        deadline = time.monotonic() + timeout
         arrival = self._delivery.acknowledged(stream, timeout) if self._delivery else Arrival.AWAY
         if arrival is not Arrival.ARRIVED:
             self._say_what_is_left(stream, arrival)
+            deadline = 0.0
+        if left := self._wait_for_uploads(deadline):
+            say(f"{left} artifact{'' if left == 1 else 's'} not uploaded yet, the agent goes on; or run: runtide sync")
 
     def _say_what_is_left(self, stream: Stream, arrival: Arrival) -> None:
         position = position_of(stream.writer)
