@@ -103,7 +103,9 @@ class Failure(Exception):
     """The bytes have to travel again; not so where the gateway has them and does not know yet whether they are stored:
     then the same ranges join what is under way."""
     damaged: bool = False
-    """What has arrived is not what was to be sent."""
+    """What has arrived, or is stored, is not what its digest stands for."""
+    missing: bool = False
+    """The gateway has no such content."""
 
 
 class GatewayClient:
@@ -162,6 +164,15 @@ class GatewayClient:
             call.cancel()
         return answer
 
+    async def download(self, request: artifacts_pb2.DownloadRequest) -> AsyncIterator[artifacts_pb2.DownloadResponse]:
+        """Read a content. Raises Failure."""
+        call = self._artifacts.Download(request, timeout=UPLOAD_TIMEOUT_S, metadata=self._metadata)
+        try:
+            async for each in call:
+                yield each
+        except grpc.aio.AioRpcError as error:
+            raise judge(error, self.url) from error
+
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
@@ -204,7 +215,8 @@ def judge(error: grpc.aio.AioRpcError, url: str) -> Failure:
     if code is grpc.StatusCode.UNAVAILABLE and delay_s is None:
         text = f"gateway at {url} unreachable"
     in_vain = code is not grpc.StatusCode.UNAVAILABLE or delay_s is None
-    return Failure(Verdict.RETRY, text, delay_s, in_vain, damaged=code is grpc.StatusCode.DATA_LOSS)
+    damaged, missing = code is grpc.StatusCode.DATA_LOSS, code is grpc.StatusCode.NOT_FOUND
+    return Failure(Verdict.RETRY, text, delay_s, in_vain, damaged, missing)
 
 
 def _asked_delay(error: grpc.aio.AioRpcError) -> float | None:

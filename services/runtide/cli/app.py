@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runtide.cli import (
+    commands_artifact,
     commands_chaos,
     commands_letters,
     commands_parts,
@@ -42,7 +43,15 @@ def _options(
     return
 
 
-for commands in (commands_up, commands_read, commands_letters, commands_token, commands_parts, commands_chaos):
+for commands in (
+    commands_up,
+    commands_read,
+    commands_letters,
+    commands_token,
+    commands_parts,
+    commands_artifact,
+    commands_chaos,
+):
     commands.register(app)
 
 

@@ -193,6 +193,8 @@ class ArtifactService(pb_grpc.ArtifactsServicer):  # type: ignore[misc]  # gener
             log.warning("artifact_call method=%s error=%s", method, error)
             await context.abort(code, str(error))
         except RuntideError as error:
+            if isinstance(error, OverLimit):
+                self._metrics.limited.labels(error.limit).inc()
             answer = answer_for(error)
             code = answer.code
             await context.abort(code, answer.message, answer.trailing)

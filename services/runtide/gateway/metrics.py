@@ -17,6 +17,8 @@ LIMITS = (
     "project_in_flight_bytes",
     "in_flight_bytes",
     "run_metric_names",
+    "project_artifact_calls",
+    "artifact_calls",
     "bus",
 )
 """Labels of `limited`: names of limits, and "bus" where the bus itself has no room."""

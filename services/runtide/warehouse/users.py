@@ -42,6 +42,10 @@ VIEWS = (
     "images",
     "metric_definitions",
     "run_metrics",
+    "artifact_words",
+    "artifacts",
+    "artifact_files",
+    "artifact_uses",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
