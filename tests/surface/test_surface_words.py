@@ -41,6 +41,7 @@ PROMISED = [
     "verify",
     "rebuild",
     "dead-letters",
+    "artifact",
     "chaos",
 ]
 
@@ -52,6 +53,7 @@ def commands() -> set[str]:
 
 
 GROUPS = {
+    "artifact": ["list", "get", "verify"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "token": ["create", "list", "revoke"],
 }

@@ -115,10 +115,11 @@ CREATE OR REPLACE VIEW runtide.artifact_files
     version UInt32 COMMENT 'Version of the artifact',
     path    String COMMENT 'Of a folder below it, with "/" between its parts; else the name of the file',
     digest  String COMMENT 'SHA-256 of the file',
-    size    UInt64 COMMENT 'Bytes of the file'
+    size    UInt64 COMMENT 'Bytes of the file',
+    run_id  String COMMENT 'The run that made the version first'
 )
 COMMENT 'Files of artifacts; of a folder of very many files only its manifest has them'
-AS SELECT project, name, version, file.1 AS path, file.2 AS digest, file.3 AS size
+AS SELECT project, name, version, file.1 AS path, file.2 AS digest, file.3 AS size, run_id
 FROM runtide.artifacts AS artifact
 INNER JOIN
 (
