@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
 import signal
 import urllib.request
@@ -31,12 +30,12 @@ run.finish(timeout=wait)
 """
 
 
-def written(path: Path, size: int, seed: int = 0) -> str:
+def written(path: Path, size: int) -> str:
     """Write random bytes; returns their sha256."""
-    dice, found = random.Random(seed), hashlib.sha256()
+    found = hashlib.sha256()
     with path.open("wb") as file:
         for at in range(0, size, 1 << 20):
-            piece = dice.randbytes(min(1 << 20, size - at))
+            piece = os.urandom(min(1 << 20, size - at))
             file.write(piece)
             found.update(piece)
     return found.hexdigest()
@@ -92,7 +91,7 @@ def test_an_upload_of_200_mb_goes_on_after_gateway_and_agent_were_killed_and_is_
     until(lambda: stack.state.parts["ingest"].pid != ingest and stack.state.parts["ingest"].ready, 30, "it is back")
 
     code, found = stack.verify("r")
-    assert (code, found["open_streams"] > 0) == (0, True), "nobody says that all has been told"
+    assert (code, found["problems"]) == (1, ["artifact model: not uploaded yet, it waits in the spool of its host"])
     assert stack.sql("SELECT * FROM artifacts") == []
     synced = stack.runtide("sync", str(stack.home / "spool"))
     assert synced.returncode == 0, synced.stdout + synced.stderr
@@ -109,9 +108,8 @@ def test_an_upload_of_200_mb_goes_on_after_gateway_and_agent_were_killed_and_is_
     with (tmp_path / "got" / "weights.bin").open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == digest
 
-    again = tmp_path / "again.bin"
-    assert written(again, LARGE) == digest
-    assert stack.run_job(LOG, "r2", str(again), "model", "60").split() == ["True", digest]
+    again = str(tmp_path / "got" / "weights.bin")
+    assert stack.run_job(LOG, "r2", again, "model", "60").split() == ["True", digest]
     assert came_in(stack) == came, "the same content is not sent again"
     stack.wait_agent()
     assert stack.sql("SELECT version, run_id FROM artifacts") == [(1, "r")]
@@ -120,7 +118,7 @@ def test_an_upload_of_200_mb_goes_on_after_gateway_and_agent_were_killed_and_is_
         ("r2", 1, False),
     ]
     code, found = stack.verify("r")
-    assert (code, found["open_streams"], found["missing_ranges"]) == (0, 0, 0)
+    assert (code, found["problems"]) == (0, [])
 
 
 MANY = """

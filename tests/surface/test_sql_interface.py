@@ -67,7 +67,12 @@ kind String
 digest String
 size UInt64
 uri String
-facts Tuple(aliases Array(String), step Nullable(Int64), metric String, value Nullable(Float64), goal String, count UInt32)
+aliases Array(String)
+step Nullable(Int64)
+metric String
+value Nullable(Float64)
+goal String
+count UInt32
 metadata String
 files Array(Tuple(path String, digest String, size UInt64))
 content String

@@ -152,7 +152,8 @@ def _redirect(root: Path, url: str, token: str, tls: Tls) -> None:
         here = folder.parent == host_folder(root)
         moves = not position.error and here and processes.alive(info.pid, info.started)
         there = dataclasses.replace(info, url=url, token=token or info.token, **files)
-        if not moves and there != info and position.acknowledged < written(folder):
+        waits = position.acknowledged < written(folder) or any(ArtifactTask.read(each) for each in task_folders(folder))
+        if not moves and there != info and waits:
             there.write(folder)
 
 

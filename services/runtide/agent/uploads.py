@@ -24,7 +24,7 @@ from runtide.agent.shipper import NOT_ALLOWED_S, Backoff
 from runtide.agent.streams import TailedStream
 from runtide.agent.tasks import Tasks
 from runtide.agent.voice import Voice
-from runtide.spool.artifacts import DATA, ArtifactTask, Done, Sent, task_folders
+from runtide.spool.artifacts import DATA, ArtifactTask, Done, Sent, named, task_folders
 from runtide.spool.layout import REJECTED_DIR
 from runtide.v1.artifacts_pb2 import BeginRequest, UploadRequest
 from runtide.v1.records_pb2 import ArtifactRef, Gap, Record
@@ -91,7 +91,7 @@ class Uploads:
                     if made is None:
                         made = await in_thread(lambda: contents(folder / DATA, task.path))
                     sent = await _Upload(client, stream.info.project, folder).send(made)
-                if self._say(stream, Record(artifact_ref=_ref(task, made))):
+                if self._say(stream, Record(artifact_ref=_ref(folder, task, made))):
                     self._finish(stream, folder, task, made, sent)
                     return
                 delay = UNSAID_S
@@ -114,6 +114,7 @@ class Uploads:
             await asyncio.sleep(delay)
 
     def _say(self, stream: TailedStream, record: Record) -> bool:
+        """Say it in our own stream of the stream's run; False where the disk would not take it."""
         own = self._voice.to(stream.info)
         return own is not None and own.say([record])
 
@@ -128,9 +129,11 @@ class Uploads:
     def _give_up(self, stream: TailedStream, folder: Path, task: ArtifactTask, why: str) -> None:
         """Keep the copy in rejected/ and declare that it is not there."""
         log.warning("stream=%s artifact=%s refused: %s", stream.info.stream, task.name, why)
-        self._say(
-            stream, Record(gap=Gap(time_us=now_us(), reason="refused", records=1, detail=f"artifact: {why}"[:500]))
-        )
+        detail = why[:DETAIL_CHARS]
+        told = json.dumps({"of": named(folder), "refused": detail})
+        gap = Gap(time_us=now_us(), reason="refused", records=1, detail=f"artifact {task.name[:100]}: {detail}")
+        self._say(stream, Record(gap=gap))
+        self._say(stream, Record(artifact_ref=ArtifactRef(time_us=now_us(), name=task.name, kind=task.kind, json=told)))
         kept = stream.folder / REJECTED_DIR
         kept.mkdir(mode=0o700, exist_ok=True)
         if (folder / DATA).exists():
@@ -169,7 +172,7 @@ class _Upload:
                 _note(self._folder, Sent(self._noted))
 
 
-def _ref(task: ArtifactTask, made: Contents) -> ArtifactRef:
+def _ref(folder: Path, task: ArtifactTask, made: Contents) -> ArtifactRef:
     said = {name: getattr(task, name) for name in ("aliases", "metadata", "step", "metric", "value", "goal")}
     return ArtifactRef(
         time_us=task.time_us,
@@ -177,7 +180,7 @@ def _ref(task: ArtifactTask, made: Contents) -> ArtifactRef:
         kind=task.kind,
         digest=made.digest,
         size=made.size,
-        json=json.dumps(said | made.listed()),
+        json=json.dumps(said | made.listed() | {"of": named(folder)}),
     )
 
 

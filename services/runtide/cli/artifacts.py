@@ -32,7 +32,8 @@ PART = ".part"
 Row = dict[str, Any]
 
 _LIST = """
-SELECT * FROM runtide.artifacts
+SELECT project, name, version, aliases, kind, run_id, time, digest, size, files, uri, step, metric, value, metadata
+FROM runtide.artifacts
 WHERE ({project:String} = '' OR project = {project:String}) AND ({name:String} = '' OR name = {name:String})
 ORDER BY project, name, version
 """

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from runtide.sdk import values
 from runtide.sdk.stream import Stream, as_step
-from runtide.spool.artifacts import ARTIFACTS_DIR, DATA, ArtifactTask, Done, Sent
+from runtide.spool.artifacts import ARTIFACTS_DIR, DATA, ArtifactTask, Done, Sent, named
 from runtide.v1.records_pb2 import ArtifactRef, Record
 from runtide.wire import limits
 from runtide.wire.errors import BadInput
@@ -166,6 +166,9 @@ class Artifacts(ABC):
         elif (stream := self._out()) is not None:
             logged._folder = _keep(stream.writer.folder, source, said)
             self._uploads.append(logged)
+            pending = json.dumps({"of": named(logged._folder), "pending": True})
+            ref = ArtifactRef(time_us=_now_us(), name=said.name, kind=said.kind, json=pending)
+            self._say(Record(artifact_ref=ref))  # so that nobody thinks that this is all, before it is there
 
     def _use(self, name: str, digest: str) -> None:
         if self._disabled:

@@ -101,6 +101,11 @@ class Done:
             return None
 
 
+def named(folder: Path) -> str:
+    """By what the job's word that something was logged and the agent's that it is stored belong together."""
+    return f"{folder.parent.parent.name}/{folder.name}"
+
+
 def task_folders(stream_folder: Path) -> list[Path]:
     """The folders of a stream's artifacts, in the order in which they were logged. Raises OSError."""
     try:

@@ -13,20 +13,22 @@ CREATE OR REPLACE VIEW runtide.artifact_words
     digest   String               COMMENT 'SHA-256; empty where it was not told',
     size     UInt64               COMMENT 'Bytes of all its files',
     uri      String               COMMENT 'Where it lies, if the gateway does not keep it',
-    facts    Tuple(aliases Array(String), step Nullable(Int64), metric String, value Nullable(Float64), goal String, count UInt32) COMMENT 'What else was said',
+    aliases  Array(String)        COMMENT 'Names that this version shall have from now on',
+    step     Nullable(Int64)      COMMENT 'Step that it belongs to',
+    metric   String               COMMENT 'What a checkpoint is judged by',
+    value    Nullable(Float64)    COMMENT 'The value that it had then',
+    goal     String               COMMENT 'min or max: which values are better',
+    count    UInt32               COMMENT 'How many files it has',
     metadata String               COMMENT 'What the job said of it, as a JSON object',
     files    Array(Tuple(path String, digest String, size UInt64)) COMMENT 'Its files, unless they are too many',
-    content  String               COMMENT 'What tells contents apart: the digest, else the uri',
+    content  String               COMMENT 'What tells contents apart: the digest, else the uri; empty of one that is not uploaded yet, or was refused',
     place    Tuple(DateTime64(3, 'UTC'), DateTime64(6, 'UTC'), String, UInt64) COMMENT 'Order in which it arrived'
 )
 COMMENT 'All that runs said of artifacts, one row for each time'
 AS SELECT
     project, run_id, one.name AS name, one.used AS used, JSONExtractString(one.json, 'which') AS which, said_at AS time,
-    one.kind AS kind, one.digest AS digest, one.size AS size, one.uri AS uri,
-    JSONExtract(
-        one.json,
-        'Tuple(aliases Array(String), step Nullable(Int64), metric String, value Nullable(Float64), goal String, count UInt32)'
-    ) AS facts,
+    one.kind AS kind, one.digest AS digest, one.size AS size, one.uri AS uri, facts.aliases AS aliases, facts.step AS step,
+    facts.metric AS metric, facts.value AS value, facts.goal AS goal, facts.count AS count,
     if(JSONHas(one.json, 'metadata'), JSONExtractRaw(one.json, 'metadata'), '{}') AS metadata,
     JSONExtract(one.json, 'files', 'Array(Tuple(path String, digest String, size UInt64))') AS files,
     if(one.digest != '', one.digest, one.uri) AS content, (received_at, said_at, stream, offset) AS place
@@ -34,7 +36,11 @@ FROM
 (
     SELECT
         project, run_id, time AS said_at, received_at, stream, offset,
-        JSONExtract(json, 'Tuple(name String, kind String, digest String, size UInt64, uri String, json String, used Bool)') AS one
+        JSONExtract(json, 'Tuple(name String, kind String, digest String, size UInt64, uri String, json String, used Bool)') AS one,
+        JSONExtract(
+            one.json,
+            'Tuple(aliases Array(String), step Nullable(Int64), metric String, value Nullable(Float64), goal String, count UInt32)'
+        ) AS facts
     FROM runtide.events
     WHERE kind = 'artifact_ref'
 );
@@ -82,13 +88,14 @@ FROM
         FROM
         (
             SELECT
-                project, name, min(place) AS said_first, argMin(run_id, place) AS run_id, argMin(time, place) AS time,
-                argMin(kind, place) AS kind, any(digest) AS digest, max(size) AS size,
-                argMax(uri, place) AS uri, argMax(facts.count, place) AS files, argMax((facts.step,), place).1 AS step,
-                argMax(facts.metric, place) AS metric, argMax((facts.value,), place).1 AS value,
-                argMax(facts.goal, place) AS goal, argMaxIf(metadata, place, metadata != '{}') AS told, content
-            FROM runtide.artifact_words
-            WHERE NOT used
+                project, name, content, min(place) AS said_first, argMin(said.run_id, place) AS run_id,
+                argMin(said.time, place) AS time, argMin(said.kind, place) AS kind, any(said.digest) AS digest,
+                max(said.size) AS size, argMax(said.uri, place) AS uri, argMax(said.count, place) AS files,
+                argMax((said.step,), place).1 AS step, argMax(said.metric, place) AS metric,
+                argMax((said.value,), place).1 AS value, argMax(said.goal, place) AS goal,
+                argMaxIf(said.metadata, place, said.metadata != '{}') AS told
+            FROM runtide.artifact_words AS said
+            WHERE NOT said.used AND said.content != ''
             GROUP BY project, name, content
         ) AS versions
         LEFT JOIN
@@ -96,10 +103,10 @@ FROM
             SELECT project, name, content, arraySort(groupArray(alias)) AS given
             FROM
             (
-                SELECT project, name, alias, argMax(content, place) AS content
-                FROM runtide.artifact_words
-                ARRAY JOIN facts.aliases AS alias
-                WHERE NOT used
+                SELECT project, name, alias, argMax(said.content, place) AS content
+                FROM runtide.artifact_words AS said
+                ARRAY JOIN said.aliases AS alias
+                WHERE NOT said.used AND said.content != ''
                 GROUP BY project, name, alias
             )
             GROUP BY project, name, content
@@ -163,6 +170,7 @@ FROM
     (
         SELECT project, name, run_id, used, which AS asked, content, min(time) AS first_said
         FROM runtide.artifact_words
+        WHERE used OR content != ''
         GROUP BY project, name, run_id, used, which, content
     ) AS words
     LEFT JOIN
