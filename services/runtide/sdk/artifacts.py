@@ -35,10 +35,15 @@ _POLL_SECONDS = 0.02
 class LoggedArtifact:
     """What log_artifact() returns: where the upload is."""
 
-    def __init__(self, name: str, folder: Path | None) -> None:
-        """`folder` is where the copy waits; None where there is nothing to upload."""
+    def __init__(self, name: str) -> None:
+        """It is not taken yet."""
         self.name = name
-        self._folder = folder
+        self._folder: Path | None = None
+        self._refused = "it was refused, see the warnings of the job"
+
+    def _taken(self, folder: Path | None = None) -> None:
+        """It is kept; `folder` is where the copy waits, None where there is nothing to upload."""
+        self._folder, self._refused = folder, ""
 
     @property
     def digest(self) -> str:
@@ -50,7 +55,7 @@ class LoggedArtifact:
     def error(self) -> str:
         """Why it is not stored yet, or never will be; empty while all is well."""
         if self._folder is None:
-            return ""
+            return self._refused
         done = Done.read(self._folder)
         return done.error if done else Sent.read(self._folder).error
 
@@ -94,7 +99,7 @@ class Artifacts(ABC):
         The agent uploads the copy, and the same content never twice. With `uri` instead of a path nothing is uploaded:
         what lies there is registered, with `digest` (its sha256) where that is known.
         """
-        logged = LoggedArtifact(name or "", None)
+        logged = LoggedArtifact(name or "")
         self._guard(self._artifact, logged, path, uri, digest, size, _Said(name, kind, metadata, aliases, step))
         return logged
 
@@ -113,7 +118,7 @@ class Artifacts(ABC):
         Those of one name are a series: `last` has the highest step, `best` the best `value` of `metric`.
         """
         named = name or f"checkpoint-{self.run_id}"
-        logged = LoggedArtifact(named, None)
+        logged = LoggedArtifact(named)
         at = self._last_step() if step is None else step
         said = _Said(named, "checkpoint", metadata, (), at, metric, value, goal)
         self._guard(self._artifact, logged, path, "", "", 0, said)
@@ -158,15 +163,17 @@ class Artifacts(ABC):
         )
         said.check()
         if self._disabled:
-            return
-        if source is None:
+            logged._taken()
+        elif source is None:
             ref = ArtifactRef(time_us=_now_us(), name=said.name, kind=said.kind, digest=digest, size=size, uri=uri)
             ref.json = json.dumps(said.facts())
             self._say(Record(artifact_ref=ref))
+            logged._taken()
         elif (stream := self._out()) is not None:
-            logged._folder = _keep(stream.writer.folder, source, said)
+            folder = _keep(stream.writer.folder, source, said)
+            logged._taken(folder)
             self._uploads.append(logged)
-            pending = json.dumps({"of": named(logged._folder), "pending": True})
+            pending = json.dumps({"of": named(folder), "pending": True})
             ref = ArtifactRef(time_us=_now_us(), name=said.name, kind=said.kind, json=pending)
             self._say(Record(artifact_ref=ref))  # so that nobody thinks that this is all, before it is there
 
@@ -292,7 +299,7 @@ def _copy_file(source: Path, target: Path) -> int:
             fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())  # XFS, btrfs: blocks are shared until written to
         except OSError:
             shutil.copyfileobj(old, new, limits.MIB)
-        return os.fstat(new.fileno()).st_size
+    return target.stat().st_size
 
 
 def _now_us() -> int:
