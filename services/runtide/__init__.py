@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _METHODS = (
     "define_metric",
     "log_calibration",
+    "log_artifact",
+    "log_checkpoint",
     "log_confusion_matrix",
     "log_figure",
     "log_histogram",
@@ -29,6 +31,7 @@ _METHODS = (
     "log_roc",
     "log_table",
     "use_dataset",
+    "use_artifact",
 )
 """Methods of the run that are functions here too, for the current run."""
 

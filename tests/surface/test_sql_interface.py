@@ -114,6 +114,64 @@ content String
 truncated Bool
 note String
 
+[artifact_words]
+project String
+run_id String
+name String
+used Bool
+which String
+time DateTime64(6, 'UTC')
+kind String
+digest String
+size UInt64
+uri String
+aliases Array(String)
+step Nullable(Int64)
+metric String
+value Nullable(Float64)
+goal String
+count UInt32
+metadata String
+files Array(Tuple(path String, digest String, size UInt64))
+content String
+place Tuple(DateTime64(3, 'UTC'), DateTime64(6, 'UTC'), String, UInt64)
+
+[artifacts]
+project String
+name String
+version UInt32
+aliases Array(String)
+kind String
+run_id String
+time DateTime64(6, 'UTC')
+digest String
+size UInt64
+files UInt32
+uri String
+step Nullable(Int64)
+metric String
+value Nullable(Float64)
+metadata String
+
+[artifact_files]
+project String
+name String
+version UInt32
+path String
+digest String
+size UInt64
+run_id String
+
+[artifact_uses]
+project String
+name String
+version UInt32
+run_id String
+used Bool
+time DateTime64(6, 'UTC')
+which String
+digest String
+
 [fingerprints]
 project String
 run_id String

@@ -54,6 +54,7 @@ PROMISED = [
     "prices",
     "dead-letters",
     "kpi",
+    "artifact",
     "chaos",
     "duplicates",
     "explored",
@@ -70,6 +71,7 @@ def commands() -> set[str]:
 GROUPS = {
     "audit": ["list", "verify", "export"],
     "prices": ["apply", "show"],
+    "artifact": ["list", "get", "verify"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],

@@ -78,7 +78,7 @@ class Collector:
         """What is collected of a task: once, though a job may ask about duplicates before its stream is there."""
         key = task.text()
         if (known := self._found.get(key)) is None:
-            known = self._found[key] = asyncio.ensure_future(_in_thread(lambda: list(collect(task))))
+            known = self._found[key] = asyncio.ensure_future(in_thread(lambda: list(collect(task))))
             known.add_done_callback(_looked_at)
             while len(self._found) > KEPT:
                 self._found.popitem(last=False)
@@ -91,7 +91,7 @@ class Collector:
             log.warning("stream=%s %s not read: %s", stream.info.stream, CAPTURE_FILE, error)
             return
         if task is not None and not task.by_job:
-            stream.held = True
+            stream.held.add("capture")
             work = self._tasks.spawn(self._collect(stream, task))
             self._under_way.add(work)
             work.add_done_callback(self._under_way.discard)
@@ -110,7 +110,7 @@ class Collector:
         except TimeoutError:
             log.warning("stream=%s what ran is not kept: not read within %g s", stream.info.stream, COLLECT_S)
         finally:
-            stream.held = False
+            stream.held.discard("capture")
 
 
 def _looked_at(done: asyncio.Future[list[Record]]) -> None:
@@ -119,7 +119,7 @@ def _looked_at(done: asyncio.Future[list[Record]]) -> None:
         log.warning("what ran is not kept: %s: %s", type(error).__name__, error)
 
 
-async def _in_thread(work: Callable[[], Found]) -> Found:
+async def in_thread(work: Callable[[], Found]) -> Found:
     """Like asyncio.to_thread, but nobody waits for the thread when the loop is over."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Found] = loop.create_future()

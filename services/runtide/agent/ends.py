@@ -139,7 +139,7 @@ class Ends:
         speaking: set[Run] = set()
         over: dict[Run, list[TailedStream]] = {}
         for stream in filter(_told_of, self._served):
-            if stream.reported or now >= self._let_go_at.get(stream, float("inf")):
+            if not stream.held and (stream.reported or now >= self._let_go_at.get(stream, float("inf"))):
                 over.setdefault(Run.of(stream.info), []).append(stream)
             else:
                 speaking.add(Run.of(stream.info))

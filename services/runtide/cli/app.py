@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runtide.cli import (
+    commands_artifact,
     commands_changes,
     commands_chaos,
     commands_compare,
@@ -60,6 +61,7 @@ for commands in (
     commands_costs,
     commands_token,
     commands_parts,
+    commands_artifact,
     commands_chaos,
 ):
     commands.register(app)

@@ -70,7 +70,8 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     known = {field.name for field in dataclasses.fields(Limits)}
     if unknown := sorted(set(settings.gateway.limits) - known):
         raise BadInput("RUNTIDE_GATEWAY_LIMITS", ", ".join(unknown), f"the limits are {', '.join(sorted(known))}")
-    return GatewaySettings(**told, limits=Limits(**settings.gateway.limits))
+    artifacts = settings.artifacts or str(Home(settings.home_folder).artifacts)
+    return GatewaySettings(**told, limits=Limits(**settings.gateway.limits), artifacts=artifacts)
 
 
 def sink_settings(settings: Settings) -> SinkSettings:

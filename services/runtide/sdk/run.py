@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from runtide.sdk import kpis, source, values
+from runtide.sdk.artifacts import Artifacts, LoggedArtifact
 from runtide.sdk.datasets import Datasets
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.figures import Figures
@@ -42,7 +43,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run(Figures, Datasets, Latencies):
+class Run(Figures, Datasets, Latencies, Artifacts):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -80,6 +81,7 @@ class Run(Figures, Datasets, Latencies):
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
         self._phases: list[Phase] = []
+        self._uploads: list[LoggedArtifact] = []
         self._finished = False
         self._child = False
         self._forked_at = 0
@@ -298,6 +300,7 @@ class Run(Figures, Datasets, Latencies):
         self._gathered, self._gathered_step = {}, None
         self._latencies = {}
         self._phases = []
+        self._uploads = []
         self._refused, self._first_refusal = 0, ""
         self._delivery = None
         self._child = True
@@ -568,9 +571,13 @@ class Run(Figures, Datasets, Latencies):
             return
         if leaving.reason == "signal":
             timeout = 0.0  # who sent it will not wait
+        deadline = time.monotonic() + timeout
         arrival = self._delivery.acknowledged(stream, timeout) if self._delivery else Arrival.AWAY
         if arrival is not Arrival.ARRIVED:
             self._say_what_is_left(stream, arrival)
+            deadline = 0.0
+        if left := self._wait_for_uploads(deadline):
+            say(f"{left} artifact{'' if left == 1 else 's'} not uploaded yet, the agent goes on; or run: runtide sync")
 
     def _say_what_is_left(self, stream: Stream, arrival: Arrival) -> None:
         position = position_of(stream.writer)

@@ -67,6 +67,10 @@ VIEWS = (
     "saved_views",
     "costs",
     "run_costs",
+    "artifact_words",
+    "artifacts",
+    "artifact_files",
+    "artifact_uses",
 )
 KEPT = ("price_rows",)
 """Written by an administrator, as `runtide migrate` is run by one."""

@@ -113,13 +113,17 @@ class Verification:
     project: str
     run_id: str
     streams: list[StreamVerification] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Artifacts that were logged and are not uploaded."""
 
     @property
     def problems(self) -> list[str]:
         """What is wrong, naming stream, rank, range and table."""
         if not self.streams:
             return [f"nothing is stored of run {self.run_id} of project {self.project}"]
-        return [problem for stream in self.streams for problem in stream.problems]
+        return [problem for stream in self.streams for problem in stream.problems] + [
+            f"artifact {name}: not uploaded yet, it waits in the spool of its host" for name in self.waiting
+        ]
 
     @property
     def clean(self) -> bool:
@@ -192,7 +196,7 @@ def verify_run(client: Client, project: str, run_id: str) -> Verification:
     run.read_discarded(streams)
     run.look_at_ends(streams)
     ordered = sorted(streams.values(), key=lambda stream: (stream.role == "agent", stream.rank, stream.stream))
-    return Verification(project, run_id, ordered)
+    return Verification(project, run_id, ordered, run.waiting_artifacts())
 
 
 _KEYS = {
@@ -255,6 +259,22 @@ SELECT stream, rank, host, role, attempt, mark, records, points, holes,
     days, toUnixTimestamp(ifNull(opened_at, received_at)), toUnixTimestamp(received_at), toUnixTimestamp(now())
 FROM runtide.ledger FINAL
 WHERE {_OF_RUN}
+"""  # noqa: S608  constants
+
+_WAITING = f"""
+SELECT any(name)
+FROM
+(
+    SELECT
+        JSONExtractString(json, 'name') AS name, JSONExtractString(json, 'json') AS told,
+        JSONExtractString(told, 'of') AS logged, JSONExtractBool(told, 'pending') AS pending
+    FROM runtide.events
+    WHERE {_OF_RUN} AND kind = 'artifact_ref'
+)
+WHERE logged != ''
+GROUP BY logged
+HAVING NOT has(groupUniqArray(pending), false)
+ORDER BY logged
 """  # noqa: S608  constants
 
 _DISCARDED = f"""
@@ -364,6 +384,10 @@ class _Run:
                 end = kept.mark
             if found.declared_end is not None and end < found.declared_end:
                 found.missing.append(MissingRange(end, found.declared_end))
+
+    def waiting_artifacts(self) -> list[str]:
+        """Names of what was logged and neither uploaded nor refused."""
+        return [str(name) for (name,) in self._rows(_WAITING)]
 
     def _note(self, found: StreamVerification, gone: MissingRange, received_s: int) -> None:
         """Note a range that no table holds, and whether it has expired; what came before it came at `received_s`."""

@@ -16,6 +16,7 @@ from runtide.gateway.limits import Limits, Rates
 from runtide.gateway.settings import GatewaySettings, check_exposure
 from runtide.gateway.status import DELAY_KEY, DETAILS_KEY, answer_for
 from runtide.gateway.tokens import Token, TokenBook, UnknownToken, bearer, hash_token, new_token, revoked
+from runtide.v1 import artifacts_pb2 as artifacts
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
 from runtide.wire import framing
@@ -130,7 +131,7 @@ def services() -> list[str]:
     """Every call of every service in proto/, as gRPC names it."""
     return [
         f"/{service.full_name}/{method.name}"
-        for file in (pb.DESCRIPTOR, rec.DESCRIPTOR)
+        for file in (artifacts.DESCRIPTOR, pb.DESCRIPTOR, rec.DESCRIPTOR)
         for service in file.services_by_name.values()
         for method in service.methods
     ]
@@ -138,7 +139,7 @@ def services() -> list[str]:
 
 def test_every_call_has_its_rule_and_no_rule_is_without_a_call() -> None:
     files = {path.stem for path in (Path(__file__).parents[3] / "proto/runtide/v1").glob("*.proto")}
-    assert files == {"ingest", "records"}, "services() must know every file"
+    assert files == {"artifacts", "ingest", "records"}, "services() must know every file"
     ours = {method for method in RULES if method.startswith("/runtide.")}
     assert ours == set(services())
     assert all(RULES[method] for method in ours), "none of our own calls is public"
