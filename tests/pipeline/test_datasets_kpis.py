@@ -167,6 +167,31 @@ def test_books_are_no_runs_and_are_verified_as_all_else(told: tuple[Stack, Path]
     assert stack.sql("SELECT run_id FROM run_rows WHERE startsWith(run_id, '@')") == []
 
 
+def test_figures_of_a_killed_process_arrive_once(told: tuple[Stack, Path]) -> None:
+    stack, _ = told
+    script = """
+        import os, runtide
+        for at in range(300):
+            runtide.log_kpi("run:killed", str(at), at, project="shop")
+        os.kill(os.getpid(), 9)
+    """
+    assert stack.job(script).wait(60) == -9
+    counted = "SELECT count(), uniqExact(name), sum(value) FROM kpis WHERE run_id = 'killed'"
+    until(lambda: stack.sql(counted) == [(300, 300, 44850)], 30, "all of it is stored")
+    raw = "SELECT count() FROM events WHERE kind = 'kpi' AND json LIKE '%run:killed%'"
+    assert stack.sql(raw) == [(300,)], "and no row twice"
+    stack.wait_agent()
+    assert stack.verify("shop/@kpis")[0] == 0
+
+
+def test_show_has_datasets_and_figures_of_the_run(told: tuple[Stack, Path]) -> None:
+    stack, _ = told
+    found = json.loads(stack.runtide("show", "one", "--json").stdout)
+    assert {row["name"] for row in found["datasets"]} == {"clicks", "features", "images", "users"}
+    assert {row["name"] for row in found["kpis"]} >= {"ROI", "churn", "retention"}
+    assert "retention" in stack.runtide("show", "one").stdout
+
+
 def test_latencies_are_percentiles_beside_the_metrics(told: tuple[Stack, Path]) -> None:
     stack, _ = told
     rows = until(

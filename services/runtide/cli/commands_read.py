@@ -42,7 +42,7 @@ def show(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Show one run: state, configuration, metrics, what it ran on and which files say so, streams.
+    """Show one run: state, configuration, metrics, what it ran on and which files say so, datasets, streams.
 
     Example: runtide show 7c2f --json
     """

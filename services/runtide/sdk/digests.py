@@ -166,7 +166,7 @@ def _of_parts(parts: Mapping[str, Any]) -> Content:
     """Several data as one, such as features and labels, or the splits of a dataset."""
     found = {name: content(part if not isinstance(part, str) else Path(part)) for name, part in parts.items()}
     digest = hashlib.sha256()
-    for name, part in found.items():
+    for name, part in sorted(found.items(), key=lambda item: item[0]):
         digest.update(f"{json.dumps(name)} {part.digest}\n".encode())
     rows, kinds = {part.rows for part in found.values()}, {part.kind for part in found.values()}
     return Content(

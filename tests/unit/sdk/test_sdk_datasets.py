@@ -45,6 +45,11 @@ def test_an_array_is_the_same_however_it_lies() -> None:
     assert digest(np.repeat(given, 2, axis=0)[::2]) == digest(given)
 
 
+def test_parts_are_the_same_in_any_order() -> None:
+    assert digest({"x": np.arange(3), "y": [1]}) == digest({"y": [1], "x": np.arange(3)})
+    assert digest({"x": np.arange(3), "y": [1]}) != digest({"y": np.arange(3), "x": [1]})
+
+
 def test_a_frame_is_the_same_in_every_process(job: Job) -> None:
     script = """
 import pandas as pd
