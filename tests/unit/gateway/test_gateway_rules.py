@@ -19,6 +19,7 @@ from runtide.gateway.tokens import Token, TokenBook, UnknownToken, bearer, hash_
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
 from runtide.wire import framing, limits
+from runtide.wire.books import UNREADABLE
 from runtide.wire.errors import BadInput, Busy, Unavailable
 from runtide.wire.loopback import is_loopback
 from runtide.wire.roles import Role
@@ -290,6 +291,15 @@ def test_only_users_write_in_books_and_users_in_nothing_else(run_id: str, role: 
     verdict = check_range(sound(run_id=run_id, role=role), LIMITS)
     assert (not isinstance(verdict, pb.Refusal)) is taken
     assert taken or (verdict.code, verdict.field, verdict.value) == ("identity", "run_id", run_id)  # type: ignore[union-attr]
+
+
+def test_no_job_speaks_in_a_stream_that_sinks_leave_out_of_their_ledger() -> None:
+    named = {"stream": f"{UNREADABLE}-1-2", "run_id": "r"}
+    verdict = check_range(sound(**named), LIMITS)
+    assert isinstance(verdict, pb.Refusal)
+    assert (verdict.code, verdict.field, verdict.value) == ("identity", "stream", named["stream"])
+    ruled = pb.Range(stream=named["stream"], ruling=pb.Ruling(offsets=[0], by="ann", discard="enough"))
+    assert not isinstance(check_range(ruled, LIMITS), pb.Refusal)
 
 
 def test_who_writes_in_a_book_is_the_tokens_holder_however_long_the_name_and_whatever_is_said() -> None:
