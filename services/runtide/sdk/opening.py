@@ -163,7 +163,7 @@ def _asker(told: Settings, link: AgentLink, rank: int, deadline: float) -> Calla
             return Preflight()
         answer = delivery.preflight(run_id, launch_id, deadline)
         if answer.error and rank == 0:
-            once.say("preflight", f"{told.url} did not answer for this run, so it is kept here: {answer.error}")
+            once.say("preflight", f"{told.url} has not let this run in, so it is kept here: {answer.error}")
         return answer
 
     return ask

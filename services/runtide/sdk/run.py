@@ -588,7 +588,7 @@ class Run(Figures, Datasets, Latencies, Artifacts):
             say(f"{left} not confirmed yet, the agent goes on sending")
         else:
             why = f" ({position.error})" if position.error else ""
-            say(f"{left} still local{why}, sent when a gateway is reachable; or run: runtide sync")
+            say(f"{left} still local{why}, sent when a gateway takes it; or run: runtide sync")
 
     def _refuse(self, subject: str, error: BadInput) -> None:
         self._count(error)
