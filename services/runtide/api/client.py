@@ -123,10 +123,9 @@ class Api:
         board.direction(goal)
         runs = self._standing(metric, goal, by, experiment, filter, datasets, parameters)
         if group is None:
-            ranked = board.board(runs, goal)[:limit]
-            return Result(plain_rows([{**row, "config": _json(row["config"])} for row in ranked]), _OBJECTS)
+            return Result(plain_rows(board.board(runs, goal)[:limit]), _OBJECTS)
         keys = [group] if isinstance(group, str) else list(group)
-        groups = board.grouped(runs, keys, goal, seed)[:limit]
+        groups = board.grouped(_with_config(runs), keys, goal, seed)[:limit]
         return Result(plain_rows([{**row, "group": _json(row["group"])} for row in groups]), ("group",))
 
     def importance(
@@ -141,7 +140,7 @@ class Api:
     ) -> Result:
         """How much of the order of a metric each key of the configuration explains, one key at a time."""
         runs = self._standing(metric, goal, by, experiment, filter, (), parameters)
-        return Result(plain_rows(board.importance(runs)))
+        return Result(plain_rows(board.importance(_with_config(runs))))
 
     def pareto(
         self,
@@ -207,6 +206,10 @@ def settings(url: str, user: str, password: str) -> ClickHouseSettings:
     secure = parts.scheme == "https"
     port = parts.port or (8443 if secure else 8123)
     return ClickHouseSettings(parts.hostname, port, parts.username or user, parts.password or password, secure=secure)
+
+
+def _with_config(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "config": json.loads(row["config"] or "{}")} for row in runs]
 
 
 def _json(value: object) -> str:

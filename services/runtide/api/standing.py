@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from runtide.api.asking import rows
 from runtide.api.board import Row, last_steps
@@ -66,7 +64,6 @@ def with_values(
 
 
 def _standing(row: Row, value: float, step: int | None, datasets: list[str], coverage: float | None) -> Row:
-    config: Any = row["config"]
     return {
         "run_id": row["run_id"],
         "name": row["name"],
@@ -79,7 +76,7 @@ def _standing(row: Row, value: float, step: int | None, datasets: list[str], cov
         "coverage": coverage,
         "project": row["project"],
         "experiment": row["experiment"],
-        "config": json.loads(config or "{}") if isinstance(config, str) else config,
+        "config": row["config"],
     }
 
 
