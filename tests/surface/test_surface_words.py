@@ -166,6 +166,7 @@ def test_views_in_the_readme_exist() -> None:
 def test_python_in_the_readme_is_the_example() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     example = (ROOT / "examples/quickstart.py").read_text()
+    blocks = [block for block in blocks if "runtide.init(" in block]  # how to read is run from docs/sql.md
     assert blocks
     for block in blocks:
         for line in block.splitlines():
