@@ -195,7 +195,7 @@ def _seconds(given: Any) -> float:
     try:
         return values.number(given)
     except values.NotANumber as error:
-        raise BadInput("seconds", f"of type {error}", "a time is a number of seconds") from error
+        raise BadInput("seconds", str(error), "a time is a number of seconds") from error
 
 
 def _raise(error: Exception) -> None:

@@ -31,7 +31,7 @@ FROM
     (
         SELECT
             project, run_id, any(run_config) AS config, sum(entry) AS entries, sum(entry_cut) AS entries_cut,
-            sum(change_cut) AS changes_cut, anyLast(line) AS command, max(interpreter) AS python,
+            sum(change_cut) AS changes_cut, max(line) AS command, max(interpreter) AS python,
             max(installed) AS packages, sum(dataset) AS datasets, sum(dataset_unknown) AS datasets_unknown,
             sum(metric) AS metrics
         FROM
