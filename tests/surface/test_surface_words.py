@@ -231,3 +231,18 @@ def test_the_page_of_reliability_names_tests_that_are_there() -> None:
     page = (ROOT / "docs/reliability.md").read_text()
     rows = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert rows == list(range(1, 31))
+
+
+def test_each_of_the_promises_of_tracking_has_its_test() -> None:
+    page = (ROOT / "docs/features.md").read_text()
+    lines = [[cell.strip() for cell in line.split(" | ")] for line in re.findall(r"^\| (\d.*) \|$", page, re.MULTILINE)]
+    assert [line[0] for line in lines] == [str(number) for number in range(1, 25)]
+    for _, promise, *_, test in lines:
+        found = re.fullmatch(r"\[.*\]\(\.\./(tests/.*\.py)\)", test)
+        assert found, promise
+        assert (ROOT / found[1]).exists(), promise
+    for method in re.findall(r"`(?:with )?run\.(\w+)", page):
+        assert method == "config" or callable(getattr(runtide.Run, method)), method
+    for view in re.findall(r"FROM (\w+)", page):
+        assert f"`{view}`" in (ROOT / "docs/sql.md").read_text(), view
+    assert set(re.findall(r"`runtide ([a-z-]+)", page)) <= set(PROMISED)
