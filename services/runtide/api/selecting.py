@@ -17,7 +17,7 @@ _SUMMARIES = {
     "max": "if(sumIf(count, {of}) = 0, nan, maxIf(max, {of} AND count > 0))",
     "mean": "if(sumIf(count, {of}) = 0, nan, sumIf(sum, {of}) / sumIf(count, {of}))",
 }
-"""Over the rows of the ranks, for one metric: what the view metric_summary has for rank -1, in one pass for all of them."""
+"""Over the rows of the ranks, for one metric: what the view metric_summary has for rank -1; one pass for all."""
 _DEFINED = {"best": ("min", "max"), "value": ("last", "min", "max", "mean")}
 """What needs the definition of its metric, and which summaries it is made of."""
 NEWEST = "started_at DESC, project, run_id"
@@ -73,8 +73,8 @@ class Selection:
             for summary, metric in sorted(needed)
         )
         return (
-            f" LEFT JOIN (SELECT project AS s_project, run_id AS s_run, {columns} FROM runtide.metric_summary_rows FINAL"
-            f" WHERE {self._scope()} AND metric IN ({', '.join(map(literal, metrics))}) AND count + non_finite > 0"
+            f" LEFT JOIN (SELECT project AS s_project, run_id AS s_run, {columns}"
+            f" FROM runtide.metric_summary_rows FINAL WHERE {self._scope()} AND metric IN ({', '.join(map(literal, metrics))}) AND count + non_finite > 0"
             " GROUP BY project, run_id) AS s ON s.s_project = r.project AND s.s_run = r.run_id"
         )
 
