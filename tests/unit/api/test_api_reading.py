@@ -212,3 +212,44 @@ def test_results_are_taken_by_who_takes_arrow(api: Api) -> None:
     found = api.sql("SELECT number, toString(number) AS text FROM numbers(3)")
     assert pa.table(found).to_pydict() == {"number": [0, 1, 2], "text": ["0", "1", "2"]}
     assert json.dumps(list(found)) == json.dumps(found.rows())
+
+
+def test_values_are_those_of_the_view_run_metrics(client: Client, api: Api) -> None:
+    said = [
+        (run, metric, goal, summary)
+        for run, goal, summary in (("a1", "min", "best"), ("a2", "max", "mean"), ("b1", "max", "max"))
+        for metric in (LOSS, "train/grad_norm")
+    ]
+    client.insert(
+        "runtide.events",
+        [
+            [
+                "vision",
+                run,
+                "metric_defined",
+                json.dumps({"name": metric, "goal": goal, "summary": summary}),
+                1,
+                run,
+                at,
+            ]
+            for at, (run, metric, goal, summary) in enumerate(said)
+        ],
+        column_names=["project", "run_id", "kind", "json", "attempt", "stream", "offset"],
+    )
+    order = ", ".join(
+        f"{function}('{metric}')"
+        for metric in (LOSS, "train/grad_norm")
+        for function in ("value", "best", "last", "min", "max", "mean")
+    )
+    found = {row["run_id"]: row for row in api.runs(order=order)}
+    of_view = api.sql("SELECT * FROM run_metrics WHERE project = 'vision'").rows()
+    compared = 0
+    for row in of_view:
+        for function in ("value", "best", "last", "min", "max", "mean"):
+            name = f"{function}({row['metric']})"
+            if name in found[row["run_id"]]:
+                assert found[row["run_id"]][name] == pytest.approx(row[function], nan_ok=True), (row["run_id"], name)
+                compared += 1
+    assert compared == 4 * 2 * 6
+    assert found["b2"]["best(train/loss)"] is None
+    assert found["a2"]["value(train/loss)"] == pytest.approx(found["a2"]["mean(train/loss)"])
