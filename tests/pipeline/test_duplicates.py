@@ -111,7 +111,7 @@ def test_skip_ends_the_script_and_attach_goes_on_with_the_first_run(stack: Stack
     assert "trains after" not in said
     run, said = train(stack, script, "0.5", "5", "attach")
     assert run == first
-    assert stack.sql(f"SELECT max(attempt) FROM attempts WHERE run_id = '{first}'") == [(2,)]
+    until(lambda: stack.sql(f"SELECT max(attempt) FROM attempts WHERE run_id = '{first}'") == [(2,)])
     run, said = train(stack, script, "0.5", "5", "ignore")
     assert run not in ("", first)
     assert "the same as" not in said

@@ -145,7 +145,7 @@ def test_limits_of_size_and_number(tmp_path: Path) -> None:
             assert await code(vision.begin(size=len(CONTENT) + 1)) is grpc.StatusCode.INVALID_ARGUMENT
             assert await code(vision.upload(b"", size=len(CONTENT) + 1)) is grpc.StatusCode.INVALID_ARGUMENT
             assert await code(vision.upload(CONTENT + b"x")) is grpc.StatusCode.INVALID_ARGUMENT
-            assert await code(reader.upload()) is grpc.StatusCode.PERMISSION_DENIED
+            assert await code(reader.upload(b"")) is grpc.StatusCode.PERMISSION_DENIED
             both = await asyncio.gather(
                 code(vision.upload(offset=2 * PART_BYTES)), code(vision.upload(offset=2 * PART_BYTES))
             )

@@ -54,7 +54,9 @@ def test_a_run_shows_its_own_summary_and_no_metric_twice(capsys: pytest.CaptureF
     summary = {"verdict": "keep", "loss": 0.25, "acc": 0.75, "norm": "nan"}
     metrics = [{"metric": name, "last": last} for name, last in (("loss", 0.5), ("acc", 0.75), ("norm", math.nan))]
     run = {"run_id": "r", "config": {}, "summary": summary}
-    rest: dict[str, list[object]] = {name: [] for name in ("attempts", "environments", "files", "streams")}
+    rest: dict[str, list[object]] = {
+        name: [] for name in ("attempts", "environments", "files", "streams", "datasets", "kpis")
+    }
     print_run({"run": run, "metrics": metrics, **rest})
     said = capsys.readouterr().out
     own = said.partition("summary")[2].partition("metrics, all")[0]

@@ -282,7 +282,8 @@ def test_rulings_that_are_refused(range_: pb.Range, field: str) -> None:
 @pytest.mark.parametrize(
     ("run_id", "role", "taken"),
     [
-        ("@changes", rec.ROLE_USER, True),
+        ("@kpis", rec.ROLE_USER, True),
+        ("@kpis", rec.ROLE_RANK, False),
         ("@changes", rec.ROLE_RANK, False),
         ("@other", rec.ROLE_AGENT, False),
         ("r", rec.ROLE_USER, False),
@@ -306,7 +307,7 @@ def test_no_job_speaks_in_a_stream_that_sinks_leave_out_of_their_ledger() -> Non
 def test_who_writes_in_a_book_is_the_tokens_holder_however_long_the_name_and_whatever_is_said() -> None:
     for name in ("ann", "n" * limits.IDENTITY_BYTES, "\u00e9" * (limits.IDENTITY_BYTES // 2)):
         token, _ = new_token("vision", Role.WRITER, name)
-        book = sound(run_id="@changes", role=rec.ROLE_USER, actor="somebody else")
+        book = sound(run_id="@kpis", role=rec.ROLE_USER, actor="somebody else")
         request = pb.PushRequest(ranges=[book, sound(actor="somebody else")])
         Caller("vision", token).sign(request)
         in_book, of_run = request.ranges
