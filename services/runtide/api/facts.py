@@ -18,7 +18,9 @@ SELECT project, run_id, path, kind, digest, content FROM runtide.files {_THESE} 
 ORDER BY project, run_id, attempt
 """
 _ENVIRONMENTS = f"SELECT project, run_id, json FROM runtide.environments {_THESE} ORDER BY project, run_id, attempt"
-_METRICS = f"SELECT * FROM runtide.run_metrics {_THESE} ORDER BY metric"
+_METRICS = f"""
+SELECT project, run_id, metric, last, last_step, best FROM runtide.run_metrics {_THESE} ORDER BY metric
+"""
 _AT_STEP = f"""
 SELECT project, run_id, metric, avg(later) AS value
 FROM

@@ -74,7 +74,8 @@ class Selection:
         )
         return (
             f" LEFT JOIN (SELECT project AS s_project, run_id AS s_run, {columns}"
-            f" FROM runtide.metric_summary_rows FINAL WHERE {self._scope()} AND metric IN ({', '.join(map(literal, metrics))}) AND count + non_finite > 0"
+            f" FROM runtide.metric_summary_rows FINAL WHERE {self._scope()}"
+            f" AND metric IN ({', '.join(map(literal, metrics))}) AND count + non_finite > 0"
             " GROUP BY project, run_id) AS s ON s.s_project = r.project AND s.s_run = r.run_id"
         )
 
