@@ -13,7 +13,7 @@ CREATE ROLE IF NOT EXISTS runtide_gateway_role;
 CREATE ROLE IF NOT EXISTS runtide_sink_role;
 CREATE ROLE IF NOT EXISTS runtide_processor_role;
 CREATE ROLE IF NOT EXISTS runtide_dashboard_role;
-GRANT SELECT ON runtide.ledger, SELECT ON runtide.events, SELECT ON runtide.points, SELECT ON runtide.runs, SELECT ON runtide.run_rows, SELECT ON runtide.run_changes, SELECT ON runtide.audit_rows TO runtide_gateway_role;
+GRANT SELECT ON runtide.ledger, SELECT ON runtide.events, SELECT ON runtide.points, SELECT ON runtide.runs, SELECT ON runtide.run_rows, SELECT ON runtide.run_changes, SELECT ON runtide.audit_rows, SELECT ON runtide.fingerprints, SELECT ON runtide.run_metrics, SELECT ON runtide.metric_summary, SELECT ON runtide.metric_summary_rows, SELECT ON runtide.metric_definitions TO runtide_gateway_role;
 GRANT SELECT ON runtide.points, SELECT ON runtide.samples, SELECT ON runtide.log_lines, SELECT ON runtide.figures, SELECT ON runtide.events, SELECT ON runtide.ledger, SELECT ON runtide.dead_letters, SELECT ON runtide.dead_letter_fates, SELECT ON runtide.audit_rows TO runtide_sink_role;
 GRANT INSERT ON runtide.points, INSERT ON runtide.samples, INSERT ON runtide.log_lines, INSERT ON runtide.figures, INSERT ON runtide.events, INSERT ON runtide.ledger, INSERT ON runtide.dead_letters, INSERT ON runtide.dead_letter_fates, INSERT ON runtide.audit_rows TO runtide_sink_role;
 GRANT SELECT(query_id, query_kind) ON system.processes TO runtide_sink_role;

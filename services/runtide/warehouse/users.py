@@ -74,6 +74,11 @@ VIEWS = (
 )
 KEPT = ("price_rows",)
 """Written by an administrator, as `runtide migrate` is run by one."""
+GATEWAY = (
+    *("ledger", "events", "points", "runs", "run_rows", "run_changes", "audit_rows"),
+    *("fingerprints", "run_metrics", "metric_summary", "metric_summary_rows", "metric_definitions"),
+)
+"""What Preflight and Status ask, and what the views among it read."""
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
 _LIMITS = """CREATE SETTINGS PROFILE IF NOT EXISTS runtide_{name} SETTINGS {settings}"""
@@ -122,7 +127,7 @@ def _profiles() -> Iterator[str]:
 def _roles() -> Iterator[str]:
     for part in PARTS:
         yield f"CREATE ROLE IF NOT EXISTS runtide_{part}_role"
-    yield _grant("SELECT", ("ledger", "events", "points", "runs", "run_rows", "run_changes", "audit_rows"), "gateway")
+    yield _grant("SELECT", GATEWAY, "gateway")
     for right in ("SELECT", "INSERT"):
         yield _grant(right, RAW, "sink")
     yield "GRANT SELECT(query_id, query_kind) ON system.processes TO runtide_sink_role"
