@@ -21,7 +21,7 @@ from runtide.agent.finding import Finder
 from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
 from runtide.agent.served import Served
 from runtide.spool.capture import CaptureTask
-from runtide.v1.ingest_pb2 import Duplicate, PreflightRequest, StatusRequest
+from runtide.v1.ingest_pb2 import Duplicate, PreflightRequest, PreflightResponse, StatusRequest
 from runtide.v1.records_pb2 import Fingerprint
 from runtide.wire.errors import BadInput
 
@@ -32,8 +32,6 @@ STATUS_STREAMS = 1000
 WANT_STORED_S = 60.0
 COLLECT_S = 2.0
 """How long what a run is to be compared by may take to be collected."""
-UNNAMED = "@new"
-"""Asked for a run that has no id yet; no run can have this one."""
 CALL_S = 1.8
 """How long a gateway may take to answer."""
 
@@ -86,19 +84,14 @@ class Answers:
             run_id=str(request.get("run_id") or ""),
             launch_id=str(request.get("launch_id") or ""),
         )
-        url = str(request.get("url") or "")
         try:
-            client = GatewayClient(url, str(request.get("token") or ""), Tls.asked(request))
+            found = await _preflight(request, asked)
         except (BadInput, OSError) as error:
             return said | {"error": str(error)}
-        try:
-            found = await client.preflight(asked, CALL_S)
         except Failure as failure:
             return said | {"reachable": failure.verdict is not Verdict.RETRY, "error": failure.text}
-        finally:
-            await client.close()
         for shipper in self._served.shippers:
-            if shipper.client.url == url:
+            if shipper.client.url == request.get("url"):
                 shipper.hurry()
         return said | {
             "reachable": True,
@@ -120,23 +113,18 @@ class Answers:
         said = next((each.fingerprint for each in records if each.HasField("fingerprint")), Fingerprint())
         asked = PreflightRequest(
             project=str(request.get("project") or ""),
-            run_id=str(request.get("run_id") or "") or UNNAMED,
+            run_id=str(request.get("run_id") or ""),
             config=str(request.get("config") or ""),
             fingerprint=Fingerprint(
                 code=said.code, environment=said.environment, config=str(request.get("config_digest") or "")
             ),
         )
-        client: GatewayClient | None = None
         try:
-            client = GatewayClient(str(request.get("url") or ""), str(request.get("token") or ""), Tls.asked(request))
-            found = await client.preflight(asked, CALL_S)
+            found = await _preflight(request, asked)
         except (BadInput, OSError) as error:
             return {"ok": False, "error": str(error)}
         except Failure as failure:
             return {"ok": False, "error": failure.text}
-        finally:
-            if client is not None:
-                await client.close()
         return {"ok": True, "duplicates": list(map(_duplicate, found.duplicates))}
 
     async def learn_stored(self) -> float:
@@ -163,6 +151,15 @@ class Answers:
         return STORED_S
 
 
+async def _preflight(request: dict[str, Any], asked: PreflightRequest) -> PreflightResponse:
+    """Ask the gateway that a request names. Raises BadInput and OSError for what cannot be asked, and Failure."""
+    client = GatewayClient(str(request.get("url") or ""), str(request.get("token") or ""), Tls.asked(request))
+    try:
+        return await client.preflight(asked, CALL_S)
+    finally:
+        await client.close()
+
+
 def _duplicate(found: Duplicate) -> dict[str, Any]:
     return {
         "run_id": found.run_id,
@@ -174,7 +171,6 @@ def _duplicate(found: Duplicate) -> dict[str, Any]:
         "world_size": found.world_size,
         "differences": [(each.what, each.there, each.here) for each in found.differences],
         "result": json.loads(found.result or "{}"),
-        "cost": found.cost,
     }
 
 

@@ -43,10 +43,8 @@ GROUP BY project, run_id, kind, name
 ORDER BY kind, name
 """
 _DATASETS = f"""
-SELECT
-    project, run_id, JSONExtractString(json, 'role') AS role, JSONExtractString(json, 'name') AS name,
-    argMax(JSONExtractString(json, 'digest'), (attempt, time)) AS digest
-FROM runtide.events {_THESE} AND kind = 'dataset_use' GROUP BY project, run_id, role, name ORDER BY role, name
+SELECT project, run_id, role, name, argMax(digest, (attempt, time)) AS latest
+FROM runtide.dataset_uses {_THESE} GROUP BY project, run_id, role, name ORDER BY role, name
 """
 _NO_PACKAGES = frozenset({"packages", "variables", "git", "notes"})
 
@@ -97,7 +95,7 @@ def facts(client: Client, runs: Sequence[dict[str, Any]], step: int | None = Non
     for one, row in ask(_FILES):
         one.files[row["path"]] = row["content"] or f"sha256 {row['digest']}\n"
     for one, row in ask(_DATASETS):
-        one.datasets[f"{row['role']} {row['name']}"] = row["digest"]
+        one.datasets[f"{row['role']} {row['name']}"] = row["latest"]
     at_step = {(one.key, row["metric"]): row["value"] for one, row in ask(_AT_STEP)} if step is not None else {}
     for one, row in ask(_METRICS):
         metric = row["metric"]

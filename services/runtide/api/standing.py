@@ -20,8 +20,8 @@ _GOALS = f"""
 SELECT DISTINCT goal FROM runtide.metric_definitions WHERE {_PROJECT} AND metric = {{metric:String}} AND goal != ''
 """
 _DATASETS = f"""
-SELECT project, run_id, groupUniqArray(JSONExtractString(json, 'name')) AS names
-FROM runtide.events WHERE {_PROJECT} AND kind = 'dataset_use' GROUP BY project, run_id
+SELECT project, run_id, groupUniqArray(name) AS names
+FROM runtide.dataset_uses WHERE {_PROJECT} GROUP BY project, run_id
 """
 
 

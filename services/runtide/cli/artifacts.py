@@ -10,17 +10,15 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
-from runtide.cli.pushing import gateway_url
+from runtide.agent.gateway import Failure, GatewayClient, Verdict
+from runtide.cli.pushing import connected, gateway_url
 from runtide.cli.store import rows
 from runtide.cli.tables import print_table
-from runtide.spool.layout import tls_files
 from runtide.v1.artifacts_pb2 import DownloadRequest
 from runtide.warehouse.client import Client
 from runtide.wire.errors import BadInput, NotAllowed, RuntideError, Unavailable
@@ -158,16 +156,8 @@ def _judge(failure: Failure, *, last: bool) -> None:
 @contextlib.contextmanager
 def store(home: Path | None, url: str | None) -> Iterator[Store]:
     """The gateway, with the token and the TLS files that the environment names."""
-
-    async def connect() -> GatewayClient:
-        return GatewayClient(url or gateway_url(home), os.environ.get("RUNTIDE_TOKEN", ""), Tls(*tls_files(os.environ)))
-
-    with asyncio.Runner() as runner:
-        client = runner.run(connect())
-        try:
-            yield Store(runner, client)
-        finally:
-            runner.run(client.close())
+    with connected(url or gateway_url(home)) as (runner, client):
+        yield Store(runner, client)
 
 
 def get(client: Client, gateway: Store, row: Row, folder: Path) -> list[Row]:

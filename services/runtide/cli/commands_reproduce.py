@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runtide.cli import options
 from runtide.wire.errors import BadInput
+
+if TYPE_CHECKING:
+    from runtide.cli.reproduce import Prepared
+    from runtide.cli.store import RunKey
 
 ARRIVES_S = 60.0
 """How long the end of the new run may take to be stored."""
@@ -83,7 +87,7 @@ def _say(said: dict[str, Any]) -> None:
         print(f"in {said['folder']}: setup.sh makes its environment, run.sh starts it")
 
 
-def _start(made: Any, key: Any, home: Any, clickhouse: Any, tolerance: float) -> dict[str, Any]:
+def _start(made: Prepared, key: RunKey, home: Path | None, clickhouse: str | None, tolerance: float) -> dict[str, Any]:
     """Run it, wait for its end to be stored, and hold it against the first."""
     import os
     import time
@@ -98,7 +102,7 @@ def _start(made: Any, key: Any, home: Any, clickhouse: Any, tolerance: float) ->
         before = rows(client, _COUNT, **tag)[0]["n"]
         env = dict(os.environ)
         if home is not None:
-            env["RUNTIDE_HOME"] = str(Path(home).absolute())
+            env["RUNTIDE_HOME"] = str(home.absolute())
         code = start(made, key, env=env)
         if code != 0:
             raise NotReproducible(f"it ended with exit code {code}; its code is in {made.folder}")

@@ -14,14 +14,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import grpc
-from google.protobuf.message import Message as ProtoMessage
-
 from runtide.gateway.access import caller
-from runtide.gateway.blobs import PART_BYTES, Blobs, Damaged, NoContent, check_digest
+from runtide.gateway.answering import Context, answered
+from runtide.gateway.blobs import PART_BYTES, Blobs, NoContent, check_digest
 from runtide.gateway.limits import Limits, OverLimit
 from runtide.gateway.metrics import Metrics
-from runtide.gateway.status import answer_for
 from runtide.gateway.tokens import DEFAULT_PROJECT, check_project
 from runtide.v1 import artifacts_pb2 as pb
 from runtide.v1 import artifacts_pb2_grpc as pb_grpc
@@ -35,7 +32,6 @@ THREADS = 8
 DATA_BYTES = wire.MIB
 """One piece of an upload."""
 
-Context = grpc.aio.ServicerContext[ProtoMessage, ProtoMessage]
 Found = TypeVar("Found")
 
 
@@ -66,7 +62,7 @@ class ArtifactService(pb_grpc.ArtifactsServicer):  # type: ignore[misc]  # gener
 
     async def Begin(self, request: pb.BeginRequest, context: Context) -> pb.BeginResponse:  # noqa: N802  gRPC's name
         """Say what is there of a content."""
-        async with self._answered("Begin", context):
+        async with answered(self._metrics, "Begin", context):
             project, blobs = self._project(request.project), self._blobs()
             self._check(request.digest, request.size)
             stored = await self._in_thread(lambda: blobs.size(project, request.digest))
@@ -78,7 +74,7 @@ class ArtifactService(pb_grpc.ArtifactsServicer):  # type: ignore[misc]  # gener
         self, request_iterator: AsyncIterator[pb.UploadRequest], context: Context
     ) -> pb.UploadResponse:
         """Take a content in, from where an earlier call has come to."""
-        async with self._answered("Upload", context):
+        async with answered(self._metrics, "Upload", context):
             first = await anext(request_iterator, pb.UploadRequest())
             project, blobs = self._project(first.project), self._blobs()
             self._check(first.digest, first.size)
@@ -122,7 +118,7 @@ class ArtifactService(pb_grpc.ArtifactsServicer):  # type: ignore[misc]  # gener
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse]:
         """Hand a content out."""
-        async with self._answered("Download", context):
+        async with answered(self._metrics, "Download", context):
             project, blobs = self._project(request.project), self._blobs()
             digest = check_digest(request.digest)
             with self._one_more(project):
@@ -158,11 +154,13 @@ class ArtifactService(pb_grpc.ArtifactsServicer):  # type: ignore[misc]  # gener
     @contextlib.contextmanager
     def _one_more(self, project: str) -> Iterator[None]:
         limits = self._limits
-        if self._calls[project] >= limits.project_artifact_calls:
-            what = "one upload or download more"
-            raise OverLimit("project_artifact_calls", limits.project_artifact_calls, project, what, BUSY_S)
-        if self._calls.total() >= limits.artifact_calls:
-            raise OverLimit("artifact_calls", limits.artifact_calls, project, "one upload or download more", BUSY_S)
+        for limit, under_way, most in (
+            ("project_artifact_calls", self._calls[project], limits.project_artifact_calls),
+            ("artifact_calls", self._calls.total(), limits.artifact_calls),
+        ):
+            if under_way >= most:
+                self._metrics.limited.labels(limit).inc()
+                raise OverLimit(limit, most, project, "one upload or download more", BUSY_S)
         self._calls[project] += 1
         try:
             yield
@@ -181,39 +179,13 @@ class ArtifactService(pb_grpc.ArtifactsServicer):  # type: ignore[misc]  # gener
         finally:
             self._uploads.discard((project, digest))
 
-    @contextlib.asynccontextmanager
-    async def _answered(self, method: str, context: Context) -> AsyncIterator[None]:
-        """End the call with the status that an error stands for."""
-        code = grpc.StatusCode.CANCELLED
-        try:
-            yield
-            code = grpc.StatusCode.OK
-        except (Damaged, NoContent) as error:
-            code = grpc.StatusCode.NOT_FOUND if isinstance(error, NoContent) else grpc.StatusCode.DATA_LOSS
-            log.warning("artifact_call method=%s error=%s", method, error)
-            await context.abort(code, str(error))
-        except RuntideError as error:
-            if isinstance(error, OverLimit):
-                self._metrics.limited.labels(error.limit).inc()
-            answer = answer_for(error)
-            code = answer.code
-            await context.abort(code, answer.message, answer.trailing)
-        except OSError as error:  # the disk is full, the bucket away: it may be better later
-            answer = answer_for(Unavailable(f"the artifacts' store: {type(error).__name__}: {error}"))
-            code = answer.code
-            log.warning("artifact_call method=%s error=%s", method, error)
-            await context.abort(code, answer.message, answer.trailing)
-        except Exception as error:
-            if isinstance(error, grpc.aio.AbortError | grpc.aio.UsageError):
-                raise
-            code = grpc.StatusCode.INTERNAL
-            log.exception("call_failed method=%s", method)
-            await context.abort(code, "the gateway failed; its log says how")
-        finally:
-            self._metrics.calls.labels(method, code.name).inc()
-
     async def _in_thread(self, work: Callable[[], Found]) -> Found:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Work with the store. Raises Unavailable where the disk is full or the bucket away: it may be better later."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except OSError as error:
+            log.warning("artifacts_store error=%s", error)
+            raise Unavailable(f"the artifacts' store: {type(error).__name__}: {error}") from error
 
 
 async def _chained(

@@ -13,12 +13,13 @@ import os
 import shutil
 import stat
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from runtide.sdk import values
+from runtide.sdk.speaking import Speaker
 from runtide.sdk.stream import Stream, as_step
 from runtide.spool.artifacts import ARTIFACTS_DIR, DATA, ArtifactTask, Done, Sent, named
 from runtide.v1.records_pb2 import ArtifactRef, Record
@@ -75,10 +76,9 @@ class LoggedArtifact:
         return f"<artifact {self.name}>"
 
 
-class Artifacts(ABC):
+class Artifacts(Speaker):
     """The part of a run that says artifacts. What is abstract is the run's."""
 
-    _disabled: bool
     _uploads: list[LoggedArtifact]
 
     def log_artifact(
@@ -137,20 +137,8 @@ class Artifacts(ABC):
         """The run's id."""
 
     @abstractmethod
-    def _guard(self, do: Callable[..., object], *arguments: object) -> None:
-        """Do it, and let no error of it into the job."""
-
-    @abstractmethod
-    def _say(self, record: Record) -> None:
-        """Keep a record in the stream."""
-
-    @abstractmethod
     def _out(self) -> Stream | None:
         """This process's stream."""
-
-    @abstractmethod
-    def _last_step(self) -> int:
-        """The step of the last log()."""
 
     def _artifact(
         self, logged: LoggedArtifact, path: str | os.PathLike[str] | None, uri: str, digest: str, size: int, said: _Said

@@ -53,7 +53,6 @@ class Duplicate:
     """What differs (code, environment or config.KEY), and for a key its value there and here as JSON."""
     result: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """The best value of the metrics with a goal, else the last of some."""
-    cost: str = ""
 
     @property
     def exact(self) -> bool:
@@ -70,7 +69,7 @@ class Duplicate:
         if self.result:
             text += f"; result: {', '.join(f'{name} {value:.6g}' for name, value in self.result.items())}"
         ranks = f" on {self.world_size} processes" if self.world_size > 1 else ""
-        return f"{text}; cost: {_span(self.duration_s)}{ranks}{f', {self.cost}' if self.cost else ''}"
+        return f"{text}; cost: {_span(self.duration_s)}{ranks}"
 
 
 class Question:
@@ -184,7 +183,6 @@ def _parsed(said: Mapping[str, Any]) -> Duplicate:
         world_size=int(said["world_size"]),
         differences=tuple((str(what), str(there), str(here)) for what, there, here in said["differences"]),
         result={str(name): float(value) for name, value in said["result"].items()},
-        cost=str(said["cost"]),
     )
 
 

@@ -148,7 +148,7 @@ class PreflightResponse(_message.Message):
     def __init__(self, project: _Optional[str] = ..., run_exists: bool = ..., run_state: _Optional[str] = ..., attempt: _Optional[int] = ..., time_us: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., last_step: _Optional[int] = ..., role: _Optional[str] = ..., duplicates: _Optional[_Iterable[_Union[Duplicate, _Mapping]]] = ...) -> None: ...
 
 class Duplicate(_message.Message):
-    __slots__ = ("run_id", "name", "user", "state", "started_us", "duration_s", "world_size", "differences", "result", "cost")
+    __slots__ = ("run_id", "name", "user", "state", "started_us", "duration_s", "world_size", "differences", "result")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -158,7 +158,6 @@ class Duplicate(_message.Message):
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
-    COST_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     name: str
     user: str
@@ -168,8 +167,7 @@ class Duplicate(_message.Message):
     world_size: int
     differences: _containers.RepeatedCompositeFieldContainer[Difference]
     result: str
-    cost: str
-    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., state: _Optional[str] = ..., started_us: _Optional[int] = ..., duration_s: _Optional[float] = ..., world_size: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., result: _Optional[str] = ..., cost: _Optional[str] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., state: _Optional[str] = ..., started_us: _Optional[int] = ..., duration_s: _Optional[float] = ..., world_size: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., result: _Optional[str] = ...) -> None: ...
 
 class Difference(_message.Message):
     __slots__ = ("what", "there", "here")
