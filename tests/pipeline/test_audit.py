@@ -53,7 +53,6 @@ def a_change(stream: str, kind: str = "notes", after: Any = "odd", subject: str 
     return as_range(subject, kind, after, "a test", "ada", "default", stream=stream)
 
 
-@pytest.mark.slow
 def test_a_run_is_changed_and_everything_is_kept(stack: Stack, command: Command) -> None:
     stack.up("--no-dashboard")
     make_run(stack, "early")
@@ -136,7 +135,6 @@ def test_a_change_is_in_the_chain_once_though_the_sink_dies(
     assert verified.returncode == 0, verified.stdout
 
 
-@pytest.mark.slow
 def test_deleting_needs_an_admin_and_the_token_says_who(stack: Stack, command: Command) -> None:
     stack.up("--no-dashboard")
     make_run(stack, "early")
