@@ -53,6 +53,7 @@ def a_change(stream: str, kind: str = "notes", after: Any = "odd", subject: str 
     return as_range(subject, kind, after, "a test", "ada", "default", stream=stream)
 
 
+@pytest.mark.slow
 def test_a_run_is_changed_and_everything_is_kept(stack: Stack, command: Command) -> None:
     stack.up("--no-dashboard")
     make_run(stack, "early")
