@@ -15,7 +15,11 @@ from runtide.gateway.blobs import PART_BYTES
 from runtide.sdk.agent_link import AgentLink
 from runtide.spool.artifacts import task_folders
 from runtide.testing.stack import Stack
+from runtide.testing.streams import MadeStream
 from runtide.testing.waiting import until
+from runtide.v1.records_pb2 import ArtifactRef
+
+from .test_dead_letters import push
 
 LARGE = 200_000_000
 LOG = """
@@ -193,3 +197,30 @@ def test_folders_checkpoints_references_and_lineage(stack: Stack, tmp_path: Path
     assert states.pop(("c", 2)) == "damaged"
     assert states.pop(("z", 1)) == "elsewhere"
     assert set(states.values()) == {"ok"}
+
+
+@pytest.mark.slow
+def test_what_is_fetched_is_checked_and_stays_in_its_folder(stack: Stack, tmp_path: Path) -> None:
+    stack.up("--no-dashboard")
+    digest = written(tmp_path / "w.bin", 1000)
+    stack.run_job(LOG, "r", str(tmp_path / "w.bin"), "model", "60")
+    until(lambda: stack.sql("SELECT 1 FROM artifacts"), 20, "it is to be seen")
+    folder = tmp_path / "got"
+    folder.mkdir()
+    (folder / f".{digest[:16]}.part").write_bytes(b"not the beginning")
+    get = ("artifact", "get", "model", "--to", str(folder))
+    wrong = stack.runtide(*get)
+    assert wrong.returncode == 1
+    assert "it is thrown away" in wrong.stderr
+    assert list(folder.iterdir()) == []
+    assert stack.runtide(*get).returncode == 0
+    assert [path.name for path in folder.iterdir()] == ["w.bin"]
+
+    files = json.dumps({"files": [{"path": "../stolen", "digest": digest, "size": 1000}], "count": 1})
+    made = MadeStream("0192e0", project="p", run_id="evil").open()
+    push(stack, made.add(artifact_ref=ArtifactRef(name="evil", digest=digest, size=1000, json=files)).range())
+    until(lambda: stack.sql("SELECT 1 FROM artifact_files WHERE name = 'evil'"), 20, "it is to be seen")
+    harm = stack.runtide("artifact", "get", "evil", "--to", str(folder))
+    assert harm.returncode == 1
+    assert "no place below the folder" in harm.stderr
+    assert not (tmp_path / "stolen").exists()

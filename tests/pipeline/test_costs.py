@@ -105,7 +105,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             30,
             "all minutes of b are derived",
         )
-        assert all(row[0] == 0 for row in stack.sql("SELECT priced FROM run_costs"))
+        assert stack.sql("SELECT DISTINCT priced FROM run_costs") == [(False,)]
         for number, text in enumerate((FIRST, SECOND)):
             file = folder / f"{number}.toml"
             file.write_text(text)

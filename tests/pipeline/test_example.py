@@ -73,7 +73,7 @@ def test_its_figures_are_those_of_scikit_learn(stack: Stack, first: str) -> None
     data = load_breast_cancer()
     x, x_test, y, y_test = train_test_split(data.data, data.target, test_size=0.2, random_state=0)
     x, _, y, _ = train_test_split(x, y, test_size=0.25, random_state=0)
-    scaler, model, order = StandardScaler().fit(x), SGDClassifier(loss="log_loss", alpha=0.001, random_state=0), None
+    scaler, model = StandardScaler().fit(x), SGDClassifier(loss="log_loss", alpha=0.001, random_state=0)
     order = np.random.default_rng(0)
     for _ in range(EPOCHS):
         rows = order.permutation(len(x))

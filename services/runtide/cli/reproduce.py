@@ -182,7 +182,8 @@ def _inside(recipe: Recipe, path: str) -> PurePosixPath:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts:
         folder = PurePosixPath(str(recipe.environment["working_dir"]) or "/")
-        pure = pure.relative_to(folder) if folder in pure.parents else PurePosixPath(pure.name)
+        below = folder in pure.parents and ".." not in pure.parts
+        pure = pure.relative_to(folder) if below else PurePosixPath(pure.name)
     return pure
 
 
@@ -190,6 +191,7 @@ def _command(recipe: Recipe, code: Path, made: Prepared) -> None:
     command, folder = list(recipe.environment["command"]), Path(str(recipe.environment["working_dir"]) or "/")
     if not command:
         made.wrong.append("its command line is not known")
+        made.start_in = code
         return
     root = recipe.root
     within = root is not None and (folder == root or root in folder.parents)

@@ -100,6 +100,7 @@ def test_parameters_are_bound_and_decide_the_type(api: Api) -> None:
         "1 -- rest",
         "1 /* rest */",
         "run_id IN (SELECT run_id FROM runtide.runs)",
+        "run_id IN (SELECT 'a1')",
         "1 UNION ALL 1",
         "'open",
         "config. > 1",

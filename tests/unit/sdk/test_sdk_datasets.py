@@ -61,6 +61,7 @@ print(content(pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": [{"k": {1, 2}}, 
 
 
 FRAME = pd.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"], "when": pd.to_datetime(["2026-01-01"] * 3)})
+LARGE = np.zeros(ROWS * 5)
 OTHERS: dict[str, tuple[Any, Any]] = {
     "a value": (FRAME, FRAME.replace("z", "y")),
     "a missing one": (FRAME, FRAME.fillna("")),
@@ -68,6 +69,11 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "name of a column": (FRAME, FRAME.rename(columns={"a": "c"})),
     "type of a column": (FRAME, FRAME.astype({"a": "int32"})),
     "an index": (FRAME, FRAME.set_index("a")),
+    "a value of a table": (TABLE, TABLE.set_column(0, "whole", [[*range(1, ROWS), 0]])),
+    "a part of a table": (TABLE.slice(0, 10), TABLE.slice(1, 10)),
+    "the end of a large array": (LARGE, np.append(LARGE[:-1], 1.0)),
+    "the end of a long list": ([*range(ROWS)], [*range(ROWS - 1), 0]),
+    "one number": (np.array(1), np.array(2)),
     "shape": (np.arange(6), np.arange(6).reshape(2, 3)),
     "type": (np.arange(6), np.arange(6.0)),
     "cells of texts": (np.array(["ab", "c"], dtype=object), np.array(["a", "bc"], dtype=object)),

@@ -431,6 +431,7 @@ def test_arguments_win_over_variables():
         {"name": "x" * 2000},
         {"run_id": " a"},
         {"run_id": "a b"},
+        {"run_id": "@kpis"},
         {"tags": 5},
         {"dir": 5},
         {"resume_from": 5.5, "resume": "x"},
