@@ -47,7 +47,7 @@ def start(stack: Stack, script: Path, *arguments: str) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, script.name, "--epochs", str(EPOCHS), *arguments],
         cwd=script.parent,
-        env=stack.environment() | {"RUNTIDE_SILENT": "0", "RUNTIDE_ON_DUPLICATE": "warn"},
+        env=stack.environment() | {"RUNTIDE_SILENT": "0", "RUNTIDE_STRICT": "1", "RUNTIDE_ON_DUPLICATE": "warn"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -67,6 +67,8 @@ def test_its_run_is_complete(stack: Stack, first: str) -> None:
     assert stack.verify(first)[0] == 0
     roles = stack.sql(f"SELECT role, rows FROM dataset_uses WHERE run_id = '{first}' ORDER BY role")
     assert [role for role, _ in roles] == ["test", "train", "validation"]
+    histograms = stack.sql(f"SELECT uniqExact(step), sum(count) FROM histograms WHERE run_id = '{first}'")
+    assert histograms == [(EPOCHS, EPOCHS * 30)]
 
 
 def test_its_figures_are_those_of_scikit_learn(stack: Stack, first: str) -> None:

@@ -17,7 +17,8 @@ from runtide.api.result import Result, plain_rows
 from runtide.api.run import Run, found
 from runtide.api.selecting import Selection
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
-from runtide.wire.errors import BadInput
+from runtide.warehouse.errors import StoreBusy
+from runtide.wire.errors import BadInput, Unavailable
 
 _OBJECTS = ("config", "summary")
 _COSTS = ("duration_s", "process_hours")
@@ -41,7 +42,7 @@ class Api:
         project: str | None = None,
         client: Client | None = None,
     ) -> None:
-        self._client = client or connect(settings(url, user, password))
+        self._client = client or _connected(settings(url, user, password))
         self.project = project
 
     def __enter__(self) -> Api:
@@ -206,6 +207,14 @@ def settings(url: str, user: str, password: str) -> ClickHouseSettings:
     secure = parts.scheme == "https"
     port = parts.port or (8443 if secure else 8123)
     return ClickHouseSettings(parts.hostname, port, parts.username or user, parts.password or password, secure=secure)
+
+
+def _connected(where: ClickHouseSettings) -> Client:
+    try:
+        return connect(where)
+    except StoreBusy as error:
+        text = f"no ClickHouse answers at {where.host}:{where.port}: start `runtide up`, or give Api(url) its address"
+        raise Unavailable(text) from error
 
 
 def _with_config(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

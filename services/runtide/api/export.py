@@ -61,6 +61,8 @@ def export(
     for view in chosen or ():
         if view not in known:
             raise BadInput("view", repr(view), f"it is one of {', '.join(known)}")
+    if not rows(client, "SELECT 1 FROM runtide.streams WHERE project = {project:String} LIMIT 1", {"project": project}):
+        raise BadInput("project", repr(project), "nothing is stored of it; Api().projects() lists those that have runs")
     to.mkdir(parents=True, exist_ok=True)
     ranges = _portions(client, project)
     return [_write(client, project, view, to, ranges, progress) for view in chosen or known]

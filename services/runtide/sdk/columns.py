@@ -46,6 +46,13 @@ def numbers(field: str, given: Any) -> list[float]:
     return found
 
 
+def flat(field: str, given: Any) -> list[float]:
+    """The numbers of an array of any shape, NaN and Inf too."""
+    if len(getattr(given, "shape", ())) > 1:
+        given = given.reshape(-1)
+    return numbers(field, given)
+
+
 def labels(field: str, given: Any) -> list[Hashable]:
     """A column of classes: texts, whole numbers, truth values."""
     found = column(field, given)

@@ -88,7 +88,10 @@ class Figures(Speaker):
     def log_histogram(
         self, data: Any, bins: int | Sequence[float] = 64, name: str = "histogram", step: int | None = None
     ) -> None:
-        """Count values into `bins` of equal width, or between given edges. NaN and Inf are counted beside them."""
+        """Count values into `bins` of equal width, or between given edges. NaN and Inf are counted beside them.
+
+        Of an array of any shape, such as the weights of a layer, all values are counted.
+        """
         self._guard(self._histogram, data, bins, name, step)
 
     def log_table(
@@ -143,7 +146,7 @@ class Figures(Speaker):
     def _histogram(self, data: Any, bins: int | Sequence[float], name: str, step: int | None) -> None:
         if self._disabled:
             return
-        given = columns.numbers("data", data)
+        given = columns.flat("data", data)
         finite = [value for value in given if math.isfinite(value)]
         if not finite:
             raise BadInput("data", "of NaN and Inf only", "a histogram is of finite numbers")

@@ -87,6 +87,8 @@ class StreamVerification:
     """Who gave them up, when, and why."""
     gaps: int = 0
     """Declared losses."""
+    losses: list[str] = field(default_factory=list)
+    """What was declared lost, and why: at most LISTED."""
     lost_records: int = 0
     """Records within declared ranges that never came, as far as they were counted."""
     ledger_mark: int | None = None
@@ -339,6 +341,8 @@ class _Run:
             speaker = streams.setdefault(stream, StreamVerification(stream, rank, host, "", attempt))
             if kind == "gap":
                 speaker.gaps += max(int(said.get("records", 0)), 1)
+                if len(speaker.losses) < LISTED:
+                    speaker.losses.append(_loss(said))
                 speaker.lost_records += int(said.get("records", 0)) if "length" in said else 0
             elif kind == "stream_closed":
                 speaker.closed = True
@@ -434,6 +438,13 @@ class _Run:
             return self._client.query(sql, parameters=dict(parameters)).result_rows
         except (ClickHouseError, OSError) as error:
             raise classified(error) from error
+
+
+def _loss(said: Mapping[str, Any]) -> str:
+    """A declared loss in words."""
+    counted = ", ".join(f"{said[name]} {name}" for name in ("records", "points") if int(said.get(name, 0)))
+    detail = f": {said['detail']}" if said.get("detail") else ""
+    return f"declared lost ({said.get('reason', 'no reason')}): {counted or 'not counted'}{detail}"
 
 
 def _missing(found: StreamVerification) -> list[str]:
