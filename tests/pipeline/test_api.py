@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import runtide
 from runtide.testing.stack import Stack
+from runtide.wire.errors import BadInput
 
 TRAIN = """
 import random, sys, runtide
@@ -47,9 +48,11 @@ def said(stack: Stack, code: int, *arguments: str) -> str:
     return done.stdout
 
 
-def test_what_ran_is_read_compared_ranked_and_exported(ran: Stack, tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{ran.state.ports.clickhouse}"
-    with runtide.Api(url, project="vision") as api:
+def test_what_ran_is_read_compared_ranked_and_exported(
+    ran: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIDE_HOME", str(ran.home))  # whose `runtide up` is found without a word
+    with runtide.Api(project="vision") as api:
         found = api.runs("config.lr > 0.15 AND best('acc') > 1 AND state = 'finished'", "best('acc') DESC")
         assert {row["run_id"] for row in found} == {"b1", "b2"}
         run = api.run("b1")
@@ -83,6 +86,8 @@ def test_what_ran_is_read_compared_ranked_and_exported(ran: Stack, tmp_path: Pat
         last = [row["value"] for row in api.run("a2").history("acc")][-5:]
         assert mean == pytest.approx(sum(last) / 5)
         assert api.importance("acc").rows()[0]["key"] == "lr"
+        with pytest.raises(BadInput, match=r"'ac'.*no run has it; there are acc"):
+            api.leaderboard("ac")
         front = api.pareto({"acc": "max", "loss": "min", "duration_s": "min"}).rows()
         assert {"b1", "b2"} & {row["run_id"] for row in front}
 

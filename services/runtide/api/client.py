@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from runtide.api.asking import rows, table
 from runtide.api.compare import Comparison, compare
 from runtide.api.export import Exported, Progress, export
 from runtide.api.facts import facts
+from runtide.api.finding import default_url
 from runtide.api.result import Result, plain_rows
 from runtide.api.run import Run, found
 from runtide.api.selecting import Selection
@@ -28,21 +30,22 @@ _SHOWN = ("project", "run_id", "name", "state", *_COSTS)
 class Api:
     """Everything that is stored, for reading.
 
-    `url` is where ClickHouse's HTTP interface is, `http(s)://host:port`; `runtide up` serves it on port 8123.
+    `url` is where ClickHouse's HTTP interface is, `http(s)://host:port`. Without it: what RUNTIDE_CLICKHOUSE_HOST and
+    RUNTIDE_CLICKHOUSE_PORT say, else the `runtide up` of RUNTIDE_HOME, else http://127.0.0.1:8123.
     With `project` everything is asked of that project only; it is no protection, since sql() may ask for others: on a
     server give each project a user of its own (docs/security.md).
     """
 
     def __init__(
         self,
-        url: str = "http://127.0.0.1:8123",
+        url: str | None = None,
         *,
         user: str = "default",
         password: str = "",
         project: str | None = None,
         client: Client | None = None,
     ) -> None:
-        self._client = client or _connected(settings(url, user, password))
+        self._client = client or _connected(settings(url or default_url(os.environ), user, password))
         self.project = project
 
     def __enter__(self) -> Api:

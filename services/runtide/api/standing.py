@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from runtide.api.asking import rows
@@ -19,6 +20,9 @@ FROM runtide.metric_summary WHERE {_PROJECT} AND metric = {{metric:String}} AND 
 _GOALS = f"""
 SELECT DISTINCT goal FROM runtide.metric_definitions WHERE {_PROJECT} AND metric = {{metric:String}} AND goal != ''
 """
+_KNOWN = (
+    f"SELECT DISTINCT metric FROM runtide.metric_summary WHERE {_PROJECT} AND rank = -1 ORDER BY metric LIMIT 10000"
+)
 _DATASETS = f"""
 SELECT project, run_id, groupUniqArray(name) AS names
 FROM runtide.dataset_uses WHERE {_PROJECT} GROUP BY project, run_id
@@ -29,8 +33,18 @@ def goal_of(client: Client, project: str | None, metric: str) -> str:
     """What define_metric said is better. Raises BadInput where it said nothing, or not the same in all runs."""
     found = rows(client, _GOALS, {"project": project or "", "metric": metric})
     if len(found) != 1:
+        known(client, project, metric)
         raise BadInput("goal", "missing", f"define_metric does not say for {metric} in all runs alike: say min or max")
     return str(found[0]["goal"])
+
+
+def known(client: Client, project: str | None, metric: str) -> None:
+    """Raise BadInput where no run has said such a metric: a name with a slip must not look like an empty project."""
+    names = [row["metric"] for row in rows(client, _KNOWN, {"project": project or ""})]
+    if not names or metric in names:
+        return
+    near = difflib.get_close_matches(metric, names, cutoff=0.5) or names[:5]
+    raise BadInput("metric", repr(metric), f"no run has it; there are {', '.join(near)}")
 
 
 def with_values(
@@ -41,6 +55,7 @@ def with_values(
     Coverage is the part of all datasets that any of these runs used; with `datasets` runs that used all of them only.
     """
     told = {"project": project or "", "metric": metric}
+    known(client, project, metric)
     steps = last_steps(by)
     values: dict[tuple[str, str], tuple[float, int | None]] = {}
     if steps is not None:
@@ -52,13 +67,13 @@ def with_values(
         for row in rows(client, _SUMMARY, told):
             values[row["project"], row["run_id"]] = (row[column], row[f"{column}_step"])
     used = {(row["project"], row["run_id"]): sorted(row["names"]) for row in rows(client, _DATASETS, told)}
-    known = {name for row in runs for name in used.get((row["project"], row["run_id"]), ())}
+    all_used = {name for row in runs for name in used.get((row["project"], row["run_id"]), ())}
     out = []
     for row in runs:
         key = (row["project"], row["run_id"])
         names = used.get(key, [])
         if key in values and set(datasets) <= set(names):
-            coverage = len(names) / len(known) if known else None
+            coverage = len(names) / len(all_used) if all_used else None
             out.append(_standing(row, *values[key], names, coverage))
     return out
 

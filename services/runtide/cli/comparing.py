@@ -74,8 +74,10 @@ def print_outcomes(found: Sequence[Outcome], tolerance: float, compared: int) ->
 
 
 def print_board(found: Sequence[dict[str, Any]]) -> None:
-    """Show a leaderboard."""
-    names = ("place", "run_id", "name", "value", "step", "state", "duration_s", "process_hours", "coverage")
+    """Show a leaderboard; of several projects with the project, of runs with datasets with the part of them used."""
+    several = ("project",) if len({row["project"] for row in found}) > 1 else ()
+    used = ("coverage",) if any(row["coverage"] is not None for row in found) else ()
+    names = ("place", *several, "run_id", "name", "value", "step", "state", "duration_s", "process_hours", *used)
     print_table([{name: row[name] for name in names} for row in found], empty="no run has such a metric")
 
 
