@@ -58,6 +58,9 @@ VIEWS = (
     "comments",
     "claims",
     "saved_views",
+    "experiment_runs",
+    "experiments",
+    "experiment_dependencies",
 )
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
