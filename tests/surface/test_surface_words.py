@@ -47,6 +47,7 @@ PROMISED = [
     "delete",
     "restore",
     "audit",
+    "experiment",
     "dead-letters",
     "chaos",
 ]
@@ -62,6 +63,7 @@ GROUPS = {
     "audit": ["list", "verify", "export"],
     "dead-letters": ["list", "show", "replay", "discard"],
     "token": ["create", "list", "revoke"],
+    "experiment": ["create", "list", "show", "plan", "depend", "decide", "budget", "report"],
 }
 """Commands that have commands of their own."""
 

@@ -11,6 +11,7 @@ import typer
 from runtide.cli import (
     commands_changes,
     commands_chaos,
+    commands_experiments,
     commands_letters,
     commands_parts,
     commands_read,
@@ -47,6 +48,7 @@ for commands in (
     commands_up,
     commands_read,
     commands_changes,
+    commands_experiments,
     commands_letters,
     commands_token,
     commands_parts,

@@ -80,7 +80,9 @@ def find(client: Client, name: str, project: str | None) -> Row:
         named = ", ".join(row["project"] for row in found)
         raise UnknownExperiment(f"experiment {name} is in the projects {named}: say which with --project")
     raise UnknownExperiment(
-        f"there is no experiment {name}" + (f" in project {project}" if project else "") + "; see `runtide experiment list`"
+        f"there is no experiment {name}"
+        + (f" in project {project}" if project else "")
+        + "; see `runtide experiment list`"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is said of an experiment: objective, plan, budget and what it depends on, as people write it and as JSON. Pure."""
+"""What is said of an experiment, objective, plan, budget, dependencies, as people write it and as JSON. Pure."""
 
 from __future__ import annotations
 
