@@ -129,7 +129,7 @@ def _words(text: str, number: int) -> list[str] | None:
 def _date(text: Any) -> date | None:
     """A date that ClickHouse's type Date can hold."""
     try:
-        found = date.fromisoformat(text) if isinstance(text, str) and len(text) == len("2026-01-31") else None
+        found = date.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return found if found and 1970 <= found.year <= 2148 else None
+    return found if found and found.isoformat() == text and 1970 <= found.year <= 2148 else None

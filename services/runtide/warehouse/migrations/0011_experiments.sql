@@ -152,7 +152,7 @@ SELECT
     r.began AS started_at, r.done AS ended_at, r.number AS runs, r.finished AS runs_finished, r.going AS runs_going,
     if(goal = 'min', r.low, r.high) AS best,
     if(isNull(best), '', if(goal = 'min', r.low_run, r.high_run)) AS best_run,
-    greatest(0., if(goal = 'min', best - target, target - best)) AS to_go,
+    if(met, 0, if(goal = 'min', best - target, target - best)) AS to_go,
     ifNull(if(goal = 'min', best <= target, best >= target), false)::Bool AS met,
     JSONExtract(s.money, 'amount', 'Nullable(Float64)') AS budget, JSONExtractString(s.money, 'unit') AS budget_unit,
     r.used AS budget_used, budget_used / budget AS budget_used_share,
