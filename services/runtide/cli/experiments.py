@@ -21,16 +21,17 @@ Told = list[tuple[str, Any]]
 
 _LIST = """
 SELECT
-    project, experiment, hypothesis, owner, metric, goal, target, deadline, planned_from, planned_to, started_at, ended_at,
-    runs, runs_finished, runs_going, best, best_run, to_go, met, budget, budget_unit, budget_used, budget_used_share,
-    budget_alert, decision, depends, created_at, hours
+    project, experiment, hypothesis, owner, metric, goal, target, deadline, planned_from, planned_to, started_at,
+    ended_at, runs, runs_finished, runs_going, best, best_run, to_go, met, budget, budget_unit, budget_used,
+    budget_used_share, budget_alert, decision, depends, created_at, hours
 FROM runtide.experiments
 WHERE ({project:String} = '' OR project = {project:String}) AND ({name:String} = '' OR experiment = {name:String})
 ORDER BY project, coalesce(planned_from, toDate(started_at), toDate(created_at)), experiment
 """
 _RUNS = """
 SELECT
-    project, experiment, run_id, name, state, started_at, ended_at, value, best_so_far, hours, cost, budget_used, budget_left
+    project, experiment, run_id, name, state, started_at, ended_at, value, best_so_far, hours, cost, budget_used,
+    budget_left
 FROM runtide.experiment_runs WHERE project = {project:String} AND experiment = {name:String}
 ORDER BY started_at, run_id
 """
