@@ -23,6 +23,7 @@ _ALL = "all"
 _STATES = (*palette.LETTERS, _ALL)
 _NO_RUN = "-"  # how the address names letters of no run, as the command line does
 _LINES = 24
+_OFFSET_DIGITS = 20  # as many as 64 bits have
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def _which(*states: str) -> queries.Which:
 def _one() -> tuple[str, int] | None:
     """Stream and offset of the letter that the address names."""
     stream, colon, offset = address.get("letter").rpartition(":")
-    return (stream, int(offset)) if colon and stream and offset.isascii() and offset.isdigit() else None
+    fits = offset.isascii() and offset.isdigit() and len(offset) <= _OFFSET_DIGITS
+    return (stream, int(offset)) if colon and stream and fits else None
 
 
 def _ask(client: Client) -> _Answer:

@@ -116,6 +116,8 @@ def test_a_letter_is_shown_as_sql_has_it(stack: Stack, driver: Any) -> None:
         row = shown[offset]
         assert row[2:5] == [project, "shown", stream[-10:]]
         assert row[6:] == [kind, reason, f"{length} B"]
+    driver.get(page(stack, f"run=shown&letter=s:{'9' * 5000}"))
+    until(lambda: len(table(driver)) == 3, SOON_S, lambda: text(driver))
     driver.get(page(stack, "run=shown&find=nowhere"))
     shows(driver, "No dead letter matches")
     driver.get(page(stack, "run=shown&find=KEY+step"))

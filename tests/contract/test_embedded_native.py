@@ -228,7 +228,8 @@ def test_a_revision_that_cannot_be_written_is_refused(
 
 
 def test_a_revision_that_is_no_number_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:
-    ask(embedded_clickhouse, "SELECT 1", status=400, client_protocol_version="new")
+    answer = ask(embedded_clickhouse, "SELECT 1", status=400, client_protocol_version="new")
+    assert b"client_protocol_version is 'new', which is not a number" in answer
 
 
 def test_a_type_without_a_size_is_refused(embedded_clickhouse: EmbeddedClickHouse) -> None:

@@ -18,6 +18,8 @@ from runtide.warehouse.client import Client
         ("images", "figures"),
         ("metric_definitions", "events"),
         ("run_metrics", "events"),
+        ("dataset_uses", "events"),
+        ("calibrations", "figures"),
     ],
 )
 def test_a_filter_on_the_run_reaches_the_key(client: Client, view: str, table: str) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from runtide.cli import main
 from runtide.testing.embedded import EmbeddedClickHouse
+from runtide.warehouse import duplicates, ledger
 from runtide.warehouse.client import ClickHouseSettings, connect
 from runtide.warehouse.migrate import migrations
-from runtide.warehouse.users import DERIVED, PARTS, RAW, VIEWS, reader_of, script, statements
+from runtide.warehouse.users import DERIVED, GATEWAY, KEPT, PARTS, RAW, VIEWS, reader_of, script, statements
 
+READ = re.compile(r"(?:FROM|JOIN) runtide\.(\w+)")
 GOLDEN = Path(__file__).parents[1] / "golden" / "users.sql"
 """Made with: runtide migrate --users --project vision --project "o'brien" """
 
@@ -45,7 +47,7 @@ def test_every_table_and_view_is_somebodys() -> None:
     text = "\n".join(migration.text for migration in migrations())
     tables = set(re.findall(r"CREATE TABLE IF NOT EXISTS runtide\.(\w+)", text))
     views = set(re.findall(r"CREATE OR REPLACE VIEW runtide\.(\w+)", text))
-    assert tables == {*RAW, *DERIVED}
+    assert tables == {*RAW, *DERIVED, *KEPT}
     assert views == set(VIEWS)
 
 
@@ -64,6 +66,25 @@ def test_rights() -> None:
     assert written["sink"] == {f"runtide.{table}" for table in RAW}
     assert written["processor"] == {f"runtide.{table}" for table in DERIVED}
     assert not re.search(r"GRANT (ALL|.* ON \*)", " ".join(grants))
+
+
+def reads_of_views() -> dict[str, set[str]]:
+    """What each view reads, as the last migration that makes it says."""
+    text = "\n".join(migration.text for migration in migrations())
+    parts = re.split(r"CREATE OR REPLACE VIEW runtide\.(\w+)", text)[1:]
+    made = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {
+        view: set(re.findall(r"(?:FROM|JOIN) runtide\.(\w+)", body.partition(";\n")[0])) for view, body in made.items()
+    }
+
+
+def test_the_gateway_may_read_what_its_questions_and_their_views_read() -> None:
+    asks = [Path(str(module.__file__)).read_text() for module in (ledger, duplicates)]
+    wanted = {name for text in asks for name in READ.findall(text)}
+    of_views = reads_of_views()
+    while more := {name for view in wanted for name in of_views.get(view, ())} - wanted:
+        wanted |= more
+    assert wanted == set(GATEWAY)
 
 
 def test_nobody_can_sign_in_before_a_password_is_given() -> None:

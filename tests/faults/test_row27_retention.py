@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from runtide.bus import Message
 from runtide.bus.kafka import KafkaConsumer, KafkaPublisher, KafkaSettings, ensure_topics
 from runtide.bus.kafka import consumer as consumer_module
+from runtide.bus.kafka import lag as lag_module
 from runtide.bus.kafka.lag import measure
 from runtide.bus.kafka.losses import read_accepted
 from runtide.cli.lag import LagWatch
@@ -397,6 +398,27 @@ def _body(message: Message) -> bytes:
     return Range.FromString(message.value).body
 
 
+def test_an_age_that_did_not_come_in_time_is_not_known_rather_than_none(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lag_module, "LOOK_S", 0.0)
+
+    async def main() -> None:
+        publisher = KafkaPublisher(broker.settings)
+        await publisher.publish(Message("p", KEY, b"not stored", 1))
+        await publisher.close()
+        watch = LagWatch(broker.settings, clock=lambda: time.time() + 6 * DAY_S)
+        watch.lags = await measure(broker.settings)
+        assert sorted((lag.messages, lag.seconds) for lag in watch.lags) == [(0, 0.0), (1, None)]
+        registry = CollectorRegistry()
+        registry.register(watch)
+        page = generate_latest(registry).decode()
+        assert page.count("runtide_sink_lag_messages{") == 2
+        assert page.count("runtide_sink_lag_seconds{") == page.count("runtide_sink_lag_retention_share{") == 1
+
+    asyncio.run(main())
+
+
 def test_lag_is_told_in_time_and_alarms_at_half_of_the_retention(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,6 +436,7 @@ def test_lag_is_told_in_time_and_alarms_at_half_of_the_retention(
         now = time.time()
         (lag,) = [lag for lag in await measure(settings, lambda: now + 3.4 * DAY_S) if lag.messages]
         assert lag.retention_s == 7 * DAY_S
+        assert lag.seconds is not None
         assert 3.39 * DAY_S < lag.seconds < 3.41 * DAY_S
         assert not lag.alarm
         watch = LagWatch(settings, clock=lambda: now + 3.6 * DAY_S)

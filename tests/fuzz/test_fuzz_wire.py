@@ -10,7 +10,7 @@ from runtide.bus import Message
 from runtide.sink import columns
 from runtide.sink.arrived import Arrived, read
 from runtide.spool.layout import segment_name
-from runtide.spool.reader import Cut, SegmentReader, damaged_spans
+from runtide.spool.reader import Cut, SegmentReader, damaged_spans, next_sound
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
 from runtide.wire import framing
 
@@ -46,7 +46,7 @@ def read_back(folder: Path, body: bytes) -> None:
             assert piece.body == body[at : piece.end]
             assert not reader.verify or damaged_spans(piece.body) == []
         at = piece.end
-    assert at <= len(body)
+    assert next_sound(body, at) is None
 
 
 def test_the_sinks_decoder() -> None:

@@ -251,8 +251,8 @@ def test_bytes_that_only_look_like_a_step_stop_no_other_stream(tmp_path: Path, g
     with living() as process, agent(tmp_path):
         bad = write_stream(tmp_path, process, gateway.url)
         with next(bad.writer.folder.glob("*.seg")).open("ab") as segment:
-            segment.write(b"\x0a\x05\x1a\xff\xff\xff\xff")
-        time.sleep(0.5)
+            odd = segment.write(b"\x0a\x05\x1a\xff\xff\xff\xff")
+        until(lambda: Position.read(bad.writer.folder).acknowledged == bad.writer.offset + odd)
         job = write_stream(tmp_path, process, gateway.url, 1)
         job.log(50)
         until(lambda: Position.read(job.writer.folder).acknowledged == job.writer.offset)

@@ -40,6 +40,8 @@ def test_a_resumed_run_hides_nothing_but_what_it_is_told_to(stack: Stack) -> Non
     code, found = stack.verify("r")
     assert code == 0, found["problems"]
     assert found["gaps"] == 3, "what was refused is declared by each process"
+    losses = [text for stream in found["streams"] for text in stream["losses"]]
+    assert losses == ["declared lost (refused): 100 points: metric 'name' is of type str, but metrics are numbers"] * 3
 
 
 def test_streams_of_children_do_not_stay_open(stack: Stack) -> None:

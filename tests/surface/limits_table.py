@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from runtide.agent import git, link, shipper
+from runtide.agent import content, git, link, shipper, uploads
 from runtide.bus import fair, local
 from runtide.cli.settings import Settings
 from runtide.embedded.limits import QueryLimits
 from runtide.gateway import Limits, pages, runs
 from runtide.gateway import limits as gateway
-from runtide.sdk import counting, figures, pictures, source
+from runtide.processor import facts
+from runtide.sdk import artifacts, counting, figures, latency, pictures, source
 from runtide.sdk import stream as sdk_stream
 from runtide.sink import store as sink_store
 from runtide.sink.sink import SinkSettings
@@ -101,6 +102,13 @@ GATEWAY: dict[str, Words] = {
     "project_in_flight_bytes": Words(
         "bytes", "project, one gateway", "gateway", WAITS.format("project_in_flight_bytes"), KEPT
     ),
+    "artifact_bytes": Words(
+        "bytes", "one file of an artifact", "gateway", "INVALID_ARGUMENT `... (artifact_bytes)`", "kept in `rejected/`"
+    ),
+    "project_artifact_calls": Words(
+        "uploads, downloads", "project, one gateway", "gateway", WAITS.format("project_artifact_calls"), KEPT
+    ),
+    "artifact_calls": Words("uploads, downloads", "gateway", "gateway", WAITS.format("artifact_calls"), KEPT),
     "concurrent_calls": Words("calls", "gateway", "gRPC", "RESOURCE_EXHAUSTED, in gRPC's own words", KEPT),
 }
 
@@ -188,6 +196,18 @@ OTHER: list[tuple[str, object, str, Words]] = [
         )
     ),
     (
+        "summary of a run: metrics",
+        facts.SUMMARY_METRICS,
+        FIXED,
+        Words(
+            "metrics",
+            "run, its own summary entries beside them",
+            "processor",
+            "nothing; the first ones by name are in `summary` of the view `runs`",
+            "all are in the view `metric_summary`",
+        ),
+    ),
+    (
         "files of what ran: content",
         source_files.CONTENT_BYTES,
         FIXED,
@@ -230,6 +250,12 @@ OTHER: list[tuple[str, object, str, Words]] = [
         Words("bins", "one histogram", "sdk", "a warning in the job", "not kept"),
     ),
     (
+        "latencies: names",
+        latency.NAMES,
+        FIXED,
+        Words("names", "process", "sdk", "a warning in the job", "not counted"),
+    ),
+    (
         "untracked files: named",
         git.UNTRACKED_FILES,
         FIXED,
@@ -246,6 +272,24 @@ OTHER: list[tuple[str, object, str, Words]] = [
         git.UNTRACKED_TOTAL_BYTES,
         FIXED,
         Words("bytes", "repository", "agent", "`note` of the view `files`", "named, with its digest"),
+    ),
+    (
+        "artifacts: metadata",
+        artifacts.METADATA_BYTES,
+        FIXED,
+        Words("bytes", "one artifact, as JSON", "sdk", "a warning in the job", "not kept"),
+    ),
+    (
+        "artifacts: files in the record",
+        content.LISTED_BYTES,
+        FIXED,
+        Words("bytes", "one folder, as JSON", "agent", "no rows in the view `artifact_files`", "the manifest has them"),
+    ),
+    (
+        "artifacts: uploads under way",
+        uploads.AT_ONCE,
+        FIXED,
+        Words("uploads", "host", "agent", "nothing", "stays in the spool"),
     ),
     (
         "agent: Pushes under way",

@@ -19,6 +19,7 @@ ALLOWED = {
     "sink": {"bus", "wire", "v1", "warehouse"},
     "processor": {"bus", "wire", "v1", "warehouse"},
     "warehouse": {"wire", "v1"},
+    "api": {"warehouse", "wire", "v1"},
     "embedded": {"wire"},
     "integrations": {"sdk"},
     "dashboards": {"warehouse", "wire", "v1"},

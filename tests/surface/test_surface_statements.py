@@ -14,8 +14,8 @@ INSERT = re.compile(r"INSERT INTO (?:TABLE )?[\w.{}$]+\s+(?=\S)(?!\(|\{\w*COLUMN
 STAR = re.compile(r"SELECT\s+(?:DISTINCT\s+)?\*\s+FROM\s+(?!\()", re.IGNORECASE)
 INNER = re.compile(r"\(\s*$")
 """A star within a subquery gives its columns by name to the query around it."""
-BY_NAME = {"cli/reading.py"}
-"""Shows every column that a view has, each under its name."""
+BY_NAME = {"cli/reading.py", "api/run.py", "api/export.py"}
+"""Show every column that a view has, each under its name."""
 
 
 def faults(text: str) -> list[str]:

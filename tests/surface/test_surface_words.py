@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import runtide
-from runtide.cli import BASE_COMMANDS, main
+from runtide.cli import BASE_COMMANDS, commands_read, main
 from runtide.cli.app import app
 from runtide.cli.settings import Settings
 from runtide.embedded.limits import QueryLimits
@@ -36,6 +36,9 @@ PROMISED = [
     "sync",
     "runs",
     "show",
+    "compare",
+    "leaderboard",
+    "export",
     "tail",
     "sql",
     "verify",
@@ -48,8 +51,15 @@ PROMISED = [
     "restore",
     "audit",
     "experiment",
+    "costs",
+    "prices",
     "dead-letters",
+    "kpi",
+    "artifact",
     "chaos",
+    "duplicates",
+    "explored",
+    "reproduce",
 ]
 
 
@@ -61,7 +71,10 @@ def commands() -> set[str]:
 
 GROUPS = {
     "audit": ["list", "verify", "export"],
+    "prices": ["apply", "show"],
+    "artifact": ["list", "get", "verify"],
     "dead-letters": ["list", "show", "replay", "discard"],
+    "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],
     "experiment": ["create", "list", "show", "plan", "depend", "decide", "budget", "report"],
 }
@@ -96,13 +109,36 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     "name",
-    ["runs", "show", "dead-letters list", "dead-letters show", "verify", "status", "sql", "token list", "audit list"],
+    [
+        "runs",
+        "show",
+        "compare",
+        "leaderboard",
+        "export",
+        "duplicates",
+        "explored",
+        "reproduce",
+        "kpi list",
+        "audit list",
+        "artifact list",
+        "costs",
+        "experiment list",
+        "experiment show",
+        "dead-letters list",
+        "dead-letters show",
+        "verify",
+        "status",
+        "sql",
+        "token list",
+    ],
 )
 def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/security.md", "docs/kpis.md", "docs/experiments.md"]
+)
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(
@@ -128,11 +164,15 @@ def test_views_in_the_readme_exist() -> None:
     assert blocks
     named = set(re.findall(r"(?:FROM|JOIN)\s+(?:runtide\.)?(\w+)", "\n".join(blocks)))
     assert named <= views
+    told = re.sub(r"\s+", " ", str(commands_read.sql.__doc__)).partition("The views are ")[2].partition(".")[0]
+    listed = (ROOT / "README.md").read_text().partition("The views are the public interface: ")[2].partition(";")[0]
+    assert set(told.split(", ")) == set(re.findall(r"`(\w+)`", listed)) <= views, "the help names the same ones"
 
 
 def test_python_in_the_readme_is_the_example() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     example = (ROOT / "examples/quickstart.py").read_text()
+    blocks = [block for block in blocks if "runtide.init(" in block]  # how to read is run from docs/sql.md
     assert blocks
     for block in blocks:
         for line in block.splitlines():
@@ -197,3 +237,18 @@ def test_the_page_of_reliability_names_tests_that_are_there() -> None:
     page = (ROOT / "docs/reliability.md").read_text()
     rows = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert rows == list(range(1, 31))
+
+
+def test_each_of_the_promises_of_tracking_has_its_test() -> None:
+    page = (ROOT / "docs/features.md").read_text()
+    lines = [[cell.strip() for cell in line.split(" | ")] for line in re.findall(r"^\| (\d.*) \|$", page, re.MULTILINE)]
+    assert [line[0] for line in lines] == [str(number) for number in range(1, 25)]
+    for _, promise, *_, test in lines:
+        found = re.fullmatch(r"\[.*\]\(\.\./(tests/.*\.py)\)", test)
+        assert found, promise
+        assert (ROOT / found[1]).exists(), promise
+    for method in re.findall(r"`(?:with )?run\.(\w+)", page):
+        assert method == "config" or callable(getattr(runtide.Run, method)), method
+    for view in re.findall(r"FROM (\w+)", page):
+        assert f"`{view}`" in (ROOT / "docs/sql.md").read_text(), view
+    assert set(re.findall(r"`runtide ([a-z-]+)", page)) <= set(PROMISED)

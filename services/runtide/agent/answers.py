@@ -8,16 +8,21 @@ stored is kept fresh in position.json for as long as somebody has lately asked f
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import json
 import logging
 import os
 from collections.abc import Callable
 from typing import Any
 
+from runtide.agent.collector import Collector
 from runtide.agent.finding import Finder
 from runtide.agent.gateway import Failure, GatewayClient, Tls, Verdict
 from runtide.agent.served import Served
-from runtide.v1.ingest_pb2 import PreflightRequest, StatusRequest
+from runtide.spool.capture import CaptureTask
+from runtide.v1.ingest_pb2 import Duplicate, PreflightRequest, PreflightResponse, StatusRequest
+from runtide.v1.records_pb2 import Fingerprint
 from runtide.wire.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -25,6 +30,8 @@ log = logging.getLogger(__name__)
 STORED_S = 0.25
 STATUS_STREAMS = 1000
 WANT_STORED_S = 60.0
+COLLECT_S = 2.0
+"""How long what a run is to be compared by may take to be collected."""
 CALL_S = 1.8
 """How long a gateway may take to answer."""
 
@@ -32,9 +39,9 @@ CALL_S = 1.8
 class Answers:
     """Answers for the streams that are served."""
 
-    def __init__(self, served: Served, finder: Finder, clock: Callable[[], float]) -> None:
+    def __init__(self, served: Served, finder: Finder, collector: Collector, clock: Callable[[], float]) -> None:
         """`finder` looks before it is said that there is no such stream."""
-        self._served, self._finder, self._clock = served, finder, clock
+        self._served, self._finder, self._collector, self._clock = served, finder, collector, clock
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request. Raises TypeError or ValueError for one that makes no sense."""
@@ -43,6 +50,8 @@ class Answers:
                 return {"ok": True, "pid": os.getpid(), "version": _version()}
             case "preflight":
                 return await self._preflight(request)
+            case "duplicates":
+                return await self._duplicates(request)
             case "want_stored":
                 return self._for_stream(request, want_stored=True)
             case "flush":
@@ -75,19 +84,14 @@ class Answers:
             run_id=str(request.get("run_id") or ""),
             launch_id=str(request.get("launch_id") or ""),
         )
-        url = str(request.get("url") or "")
         try:
-            client = GatewayClient(url, str(request.get("token") or ""), Tls.asked(request))
+            found = await _preflight(request, asked)
         except (BadInput, OSError) as error:
             return said | {"error": str(error)}
-        try:
-            found = await client.preflight(asked, CALL_S)
         except Failure as failure:
             return said | {"reachable": failure.verdict is not Verdict.RETRY, "error": failure.text}
-        finally:
-            await client.close()
         for shipper in self._served.shippers:
-            if shipper.client.url == url:
+            if shipper.client.url == request.get("url"):
                 shipper.hurry()
         return said | {
             "reachable": True,
@@ -98,6 +102,30 @@ class Answers:
             "last_step": found.last_step if found.HasField("last_step") else None,
             "error": "",
         }
+
+    async def _duplicates(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Which runs are the same as one that is about to start, or nearly so."""
+        task = CaptureTask.parsed(str(request.get("task") or "{}"))
+        try:
+            records = await asyncio.wait_for(asyncio.shield(self._collector.found(task)), COLLECT_S)
+        except TimeoutError:
+            return {"ok": False, "error": f"code and environment were not read within {COLLECT_S:g} s"}
+        said = next((each.fingerprint for each in records if each.HasField("fingerprint")), Fingerprint())
+        asked = PreflightRequest(
+            project=str(request.get("project") or ""),
+            run_id=str(request.get("run_id") or ""),
+            config=str(request.get("config") or ""),
+            fingerprint=Fingerprint(
+                code=said.code, environment=said.environment, config=str(request.get("config_digest") or "")
+            ),
+        )
+        try:
+            found = await _preflight(request, asked)
+        except (BadInput, OSError) as error:
+            return {"ok": False, "error": str(error)}
+        except Failure as failure:
+            return {"ok": False, "error": failure.text}
+        return {"ok": True, "duplicates": list(map(_duplicate, found.duplicates))}
 
     async def learn_stored(self) -> float:
         """Ask the gateways what is stored of the streams for which somebody waits; returns when to ask again."""
@@ -121,6 +149,29 @@ class Answers:
                 if said.stream in wanted:
                     wanted[said.stream].say_stored(said.stored)
         return STORED_S
+
+
+async def _preflight(request: dict[str, Any], asked: PreflightRequest) -> PreflightResponse:
+    """Ask the gateway that a request names. Raises BadInput and OSError for what cannot be asked, and Failure."""
+    client = GatewayClient(str(request.get("url") or ""), str(request.get("token") or ""), Tls.asked(request))
+    try:
+        return await client.preflight(asked, CALL_S)
+    finally:
+        await client.close()
+
+
+def _duplicate(found: Duplicate) -> dict[str, Any]:
+    return {
+        "run_id": found.run_id,
+        "name": found.name,
+        "user": found.user,
+        "state": found.state,
+        "started_us": found.started_us,
+        "duration_s": found.duration_s,
+        "world_size": found.world_size,
+        "differences": [(each.what, each.there, each.here) for each in found.differences],
+        "result": json.loads(found.result or "{}"),
+    }
 
 
 @functools.cache

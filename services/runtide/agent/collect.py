@@ -46,7 +46,7 @@ def collect(task: CaptureTask) -> Iterator[Record]:
         yield _environment(facts, notes, task.time_us)
         return
     files: list[SourceFile] = []
-    lines = _try(lambda: packages(task.search), notes, "packages") or {}
+    lines = _try(lambda: packages(task.search, notes), notes, "packages") or {}
     facts |= _try(_host, notes, "host") or {}
     facts |= _try(_devices, notes, "devices") or {}
     facts |= _try(_container, notes, "container") or {}
@@ -54,7 +54,8 @@ def collect(task: CaptureTask) -> Iterator[Record]:
     facts["packages"] = {name: version for name, (version, _) in lines.items()}
     repository = _try(lambda: Repository.around(Path(task.folder)), notes, "git")
     if repository is not None:
-        files += _try(lambda: list(repository.patch(now_us)), notes, "patch") or []
+        since = task.facts.get("git", {}).get("commit", "")  # what is committed since then ran as well
+        files += _try(lambda: list(repository.patch(now_us, since)), notes, "patch") or []
         files += _try(lambda: list(repository.untracked(now_us, task.leave_out)), notes, "untracked files") or []
         facts["git"] = _git(task.facts.get("git", {}), repository, files)
     lock = "".join(f"{line}\n" for _, (_, line) in sorted(lines.items(), key=lambda item: item[0].lower()))
@@ -75,11 +76,18 @@ _SAME = ("implementation", "python", "machine", "packages", "gpus")
 """What has to be equal for two environments to be the same."""
 
 
-def packages(search: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Name to version and line of a requirements file, of what is found first along a path."""
+def packages(search: Sequence[str], notes: list[str]) -> dict[str, tuple[str, str]]:
+    """Name to version and line of a requirements file, of what is found first along a path; one broken costs no other.
+
+    What is broken is named in `notes`.
+    """
     found: dict[str, tuple[str, str]] = {}
     for each in distributions(path=list(search)):
-        text = each.read_text("METADATA") or each.read_text("PKG-INFO") or ""
+        try:
+            text = each.read_text("METADATA") or each.read_text("PKG-INFO") or ""
+        except (OSError, ValueError) as error:
+            notes.append(f"packages: {getattr(each, '_path', each)}: {error}"[:500])
+            continue
         head = text.partition("\n\n")[0]
         if (name := _NAME.search(head)) and (version := _VERSION.search(head)):
             found.setdefault(name[1], (version[1], _line(name[1], version[1], each)))
@@ -172,7 +180,7 @@ def _git(told: Mapping[str, Any], found: Repository, files: Sequence[SourceFile]
 
 def _code(commit: str, entry: str, files: Sequence[SourceFile]) -> str:
     """Digest of the code: what is committed, what is changed, and untracked Python files, which may be imported."""
-    patch = next((file.digest for file in files if file.path == PATCH), "")
+    patch = next((file.digest or file.note for file in files if file.path == PATCH), "")  # not known is not clean
     modules = {f"{file.path} {file.digest}" for file in files if file.kind == "untracked" and file.path.endswith(".py")}
     return _digest(commit, patch, entry, *sorted(modules)) if commit or patch or entry or modules else ""
 

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +28,7 @@ from runtide.agent.tasks import Tasks
 from runtide.agent.voice import Voice
 from runtide.spool.capture import CAPTURE_FILE, CaptureTask
 from runtide.spool.layout import StreamInfo
-from runtide.v1.records_pb2 import ROLE_RANK
+from runtide.v1.records_pb2 import ROLE_RANK, Record
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ COLLECT_S = 120.0
 """A file system that hangs for longer keeps no stream from being done with."""
 AT_ONCE = 2
 """Tasks that are collected at the same time, however many runs begin."""
+KEPT = 8
+"""Tasks whose records are remembered for a while."""
 UNSAID_S = 1.0
 """How long it is left alone where the disk takes nothing."""
 TRIES = 60
@@ -50,6 +53,7 @@ class Collector:
         self._seen: WeakSet[TailedStream] = WeakSet()
         self._under_way: set[asyncio.Future[None]] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._found: OrderedDict[str, asyncio.Future[list[Record]]] = OrderedDict()
 
     @property
     def busy(self) -> bool:
@@ -70,6 +74,16 @@ class Collector:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=timeout_s)
 
+    def found(self, task: CaptureTask) -> asyncio.Future[list[Record]]:
+        """What is collected of a task: once, though a job may ask about duplicates before its stream is there."""
+        key = task.text()
+        if (known := self._found.get(key)) is None:
+            known = self._found[key] = asyncio.ensure_future(in_thread(lambda: list(collect(task))))
+            known.add_done_callback(_looked_at)
+            while len(self._found) > KEPT:
+                self._found.popitem(last=False)
+        return known
+
     def _begin(self, stream: TailedStream) -> None:
         try:
             task = CaptureTask.read(stream.folder)
@@ -77,7 +91,7 @@ class Collector:
             log.warning("stream=%s %s not read: %s", stream.info.stream, CAPTURE_FILE, error)
             return
         if task is not None and not task.by_job:
-            stream.held = True
+            stream.held.add("capture")
             work = self._tasks.spawn(self._collect(stream, task))
             self._under_way.add(work)
             work.add_done_callback(self._under_way.discard)
@@ -85,7 +99,7 @@ class Collector:
     async def _collect(self, stream: TailedStream, task: CaptureTask) -> None:
         try:
             async with self._room:
-                records = await asyncio.wait_for(_in_thread(lambda: list(collect(task))), COLLECT_S)
+                records = await asyncio.wait_for(asyncio.shield(self.found(task)), COLLECT_S)
             for _ in range(TRIES):
                 if (own := self._voice.to(stream.info)) is not None:
                     own.say(records)
@@ -96,10 +110,16 @@ class Collector:
         except TimeoutError:
             log.warning("stream=%s what ran is not kept: not read within %g s", stream.info.stream, COLLECT_S)
         finally:
-            stream.held = False
+            stream.held.discard("capture")
 
 
-async def _in_thread(work: Callable[[], Found]) -> Found:
+def _looked_at(done: asyncio.Future[list[Record]]) -> None:
+    """Of a failure that nobody waits for any more a line is left."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        log.warning("what ran is not kept: %s: %s", type(error).__name__, error)
+
+
+async def in_thread(work: Callable[[], Found]) -> Found:
     """Like asyncio.to_thread, but nobody waits for the thread when the loop is over."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Found] = loop.create_future()

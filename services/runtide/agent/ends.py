@@ -22,7 +22,7 @@ from runtide.agent.voice import Voice
 from runtide.agent.watch import Ended, Processes
 from runtide.spool.layout import StreamInfo
 from runtide.spool.reader import Cut, SegmentReader
-from runtide.v1.records_pb2 import ROLE_AGENT, StreamEnded
+from runtide.v1.records_pb2 import ROLE_AGENT, ROLE_USER, StreamEnded
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class Ends:
         speaking: set[Run] = set()
         over: dict[Run, list[TailedStream]] = {}
         for stream in filter(_told_of, self._served):
-            if stream.reported or now >= self._let_go_at.get(stream, float("inf")):
+            if not stream.held and (stream.reported or now >= self._let_go_at.get(stream, float("inf"))):
                 over.setdefault(Run.of(stream.info), []).append(stream)
             else:
                 speaking.add(Run.of(stream.info))
@@ -159,8 +159,8 @@ class Ends:
 
 
 def _told_of(stream: TailedStream) -> bool:
-    """Whether the run is told how the process behind a stream ended: not of agents, not of strangers."""
-    return stream.info.role != ROLE_AGENT and not stream.foreign
+    """Whether the run is told how the process behind a stream ended: not of agents or strangers, and no book is."""
+    return stream.info.role not in (ROLE_AGENT, ROLE_USER) and not stream.foreign
 
 
 def measure_end(folder: Path, position: int) -> tuple[int, bool]:

@@ -1,9 +1,10 @@
-"""The agent's side of a gateway: one channel, three calls, and what their errors mean."""
+"""The agent's side of a gateway: one channel, its calls, and what their errors mean."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,7 +17,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 
 from runtide.spool.layout import StreamInfo
+from runtide.v1 import artifacts_pb2
 from runtide.v1 import ingest_pb2 as pb
+from runtide.v1.artifacts_pb2_grpc import ArtifactsStub
 from runtide.v1.ingest_pb2_grpc import IngestStub
 from runtide.wire.errors import BadInput
 
@@ -24,6 +27,8 @@ Answer = TypeVar("Answer", bound=Message)
 
 PUSH_TIMEOUT_S = 60.0
 """A gateway acknowledges after storing, which may take long when the store is busy; a copy costs little."""
+UPLOAD_TIMEOUT_S = 3600.0
+"""An upload that takes longer goes on with another call. A connection that has died is noticed much earlier."""
 
 _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -97,6 +102,10 @@ class Failure(Exception):
     in_vain: bool = False
     """The bytes have to travel again; not so where the gateway has them and does not know yet whether they are stored:
     then the same ranges join what is under way."""
+    damaged: bool = False
+    """What has arrived, or is stored, is not what its digest stands for."""
+    missing: bool = False
+    """The gateway has no such content."""
 
 
 class GatewayClient:
@@ -113,6 +122,7 @@ class GatewayClient:
         else:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._stub = IngestStub(self._channel)
+        self._artifacts = ArtifactsStub(self._channel)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     async def push(self, request: pb.PushRequest, timeout_s: float = PUSH_TIMEOUT_S) -> list[pb.Ack]:
@@ -132,6 +142,37 @@ class GatewayClient:
         """Ask what is stored. Raises Failure."""
         return await self._call(self._stub.Status, request, timeout_s)
 
+    async def begin(self, request: artifacts_pb2.BeginRequest) -> artifacts_pb2.BeginResponse:
+        """Ask what is there of a content. Raises Failure."""
+        return await self._call(self._artifacts.Begin, request, PUSH_TIMEOUT_S)
+
+    async def upload(self, requests: AsyncIterator[artifacts_pb2.UploadRequest]) -> artifacts_pb2.UploadResponse:
+        """Send a content. Raises Failure; what the iterator raises is raised here too."""
+        call = self._artifacts.Upload(timeout=UPLOAD_TIMEOUT_S, metadata=self._metadata)
+        try:
+            async for request in requests:
+                try:
+                    await call.write(request)
+                except asyncio.InvalidStateError:  # it is answered already
+                    break
+            else:
+                await call.done_writing()
+            answer: artifacts_pb2.UploadResponse = await call
+        except grpc.aio.AioRpcError as error:
+            raise judge(error, self.url) from error
+        finally:
+            call.cancel()
+        return answer
+
+    async def download(self, request: artifacts_pb2.DownloadRequest) -> AsyncIterator[artifacts_pb2.DownloadResponse]:
+        """Read a content. Raises Failure."""
+        call = self._artifacts.Download(request, timeout=UPLOAD_TIMEOUT_S, metadata=self._metadata)
+        try:
+            async for each in call:
+                yield each
+        except grpc.aio.AioRpcError as error:
+            raise judge(error, self.url) from error
+
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
@@ -145,13 +186,14 @@ class GatewayClient:
 
 def parse_url(url: str) -> tuple[str, bool]:
     """Return the gRPC target and whether it is TLS. Raises BadInput."""
-    parts = urlsplit(url)
+    wrong = BadInput("url", url, "it must be grpc://HOST:PORT, or grpcs://HOST:PORT for TLS")
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = -1
-    if parts.scheme not in {"grpc", "grpcs"} or not parts.hostname or port == -1:
-        raise BadInput("url", url, "it must be grpc://HOST:PORT, or grpcs://HOST:PORT for TLS")
+        raise wrong from None
+    if parts.scheme not in {"grpc", "grpcs"} or not parts.hostname:
+        raise wrong
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{port or 7171}", parts.scheme == "grpcs"
 
@@ -173,7 +215,9 @@ def judge(error: grpc.aio.AioRpcError, url: str) -> Failure:
     delay_s = _asked_delay(error)
     if code is grpc.StatusCode.UNAVAILABLE and delay_s is None:
         text = f"gateway at {url} unreachable"
-    return Failure(Verdict.RETRY, text, delay_s, code is not grpc.StatusCode.UNAVAILABLE or delay_s is None)
+    in_vain = code is not grpc.StatusCode.UNAVAILABLE or delay_s is None
+    damaged, missing = code is grpc.StatusCode.DATA_LOSS, code is grpc.StatusCode.NOT_FOUND
+    return Failure(Verdict.RETRY, text, delay_s, in_vain, damaged, missing)
 
 
 def _asked_delay(error: grpc.aio.AioRpcError) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import subprocess
 import threading
@@ -31,7 +32,12 @@ UNTRACKED_TOTAL_BYTES = MIB
 DIGEST_BYTES = 16 * MIB
 DIGEST_TOTAL_BYTES = 128 * MIB
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-_DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+_DIFF = (
+    *("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3"),
+    "--submodule=short",  # files of a submodule are in no list, so nothing would look whether they hold secrets
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_NO_ANSWER = "git did not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,12 @@ class Repository:
         root = git(folder, "rev-parse", "--show-toplevel").text
         return cls(Path(root)) if root else None
 
-    def patch(self, time_us: int) -> Iterator[SourceFile]:
-        """What is not committed, as `git apply` takes it; nothing where all is."""
-        since = self.commit or _EMPTY_TREE
+    def patch(self, time_us: int, since: str = "") -> Iterator[SourceFile]:
+        """What is not committed since a commit, as `git apply` takes it; nothing where all is."""
+        since = since if _COMMIT.fullmatch(since) else self.commit or _EMPTY_TREE
         listed = git(self.root, *_DIFF, "--no-renames", "--name-only", "-z", since)
+        if listed.failed:
+            yield named(PATCH, "patch", time_us, note=_NO_ANSWER)
         if not listed.names:
             return
         secret = [name for name in listed.names if holds_secrets(name)]
@@ -88,7 +96,7 @@ class Repository:
         if b"\nBinary files " in found.output:
             found = git(self.root, *_DIFF, "--binary", since, *paths)
         if found.failed:
-            yield named(PATCH, "patch", time_us, note="git did not answer")
+            yield named(PATCH, "patch", time_us, note=_NO_ANSWER)
         elif found.output:
             note = "" if found.whole else f"more than {OUTPUT_BYTES} bytes, digest and size are of the beginning"
             yield from kept(PATCH, "patch", found.output, time_us, note=note)
@@ -96,6 +104,8 @@ class Repository:
     def untracked(self, time_us: int, leave_out: Sequence[str]) -> Iterator[SourceFile]:
         """Files that git does not track and is not told to ignore."""
         listed = git(self.root, "ls-files", "--others", "--exclude-standard", "-z")
+        if listed.failed:
+            yield named("", "untracked", time_us, note=_NO_ANSWER)
         out = [Path(folder) for folder in leave_out if not self.root.is_relative_to(folder)]
         names = [name for name in listed.names if not any((self.root / name).is_relative_to(folder) for folder in out)]
         reader = _Reader(self.root, time_us)
@@ -149,7 +159,7 @@ class _Reader:
 def git(folder: Path, *arguments: str) -> Answer:
     """Ask git about a folder. Raises OSError where there is no git."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     with subprocess.Popen(  # noqa: S603  a fixed program, arguments of ours
         command,

@@ -11,7 +11,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-LINE_BYTES = 64 * 1024
+LINE_BYTES = 512 * 1024
+"""A request; one about duplicates holds a configuration."""
 
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]

@@ -47,7 +47,7 @@ class OwnStream:
     def heartbeat(self, streams: Iterable[str]) -> None:
         """Say which streams' processes live."""
         for some in _chunks(list(streams)):
-            self._say(Record(heartbeat=Heartbeat(time_us=_now_us(), streams=some)))
+            self._say(Record(heartbeat=Heartbeat(time_us=now_us(), streams=some)))
 
     def sample(self, time_us: int, readings: list[Reading], rank: int = -1) -> None:
         """Say what was read at an instant of the sampling grid."""
@@ -56,13 +56,12 @@ class OwnStream:
 
     def ended(self, ended: StreamEnded) -> bool:
         """Say how a stream ended."""
-        ended.time_us = _now_us()
+        ended.time_us = now_us()
         return self._say(Record(stream_ended=ended), Worth.LAST)
 
-    def say(self, records: Iterable[Record]) -> None:
-        """Say what was collected."""
-        for record in records:
-            self._say(record)
+    def say(self, records: Iterable[Record]) -> bool:
+        """Say what was collected; False where the disk did not take all of it."""
+        return not [record for record in records if not self._say(record)]
 
     def close(self) -> None:
         """Say the last word."""
@@ -70,7 +69,7 @@ class OwnStream:
             return
         self._writer.settle()
         closed = StreamClosed(
-            time_us=_now_us(), reason="finish", records=self._writer.records, points=self._writer.points
+            time_us=now_us(), reason="finish", records=self._writer.records, points=self._writer.points
         )
         self._say(Record(stream_closed=closed), Worth.LAST)
         self._writer.close()
@@ -89,5 +88,6 @@ def _chunks(streams: list[str]) -> Iterator[list[str]]:
         yield streams[start : start + HEARTBEAT_STREAMS]
 
 
-def _now_us() -> int:
+def now_us() -> int:
+    """Microseconds since the epoch."""
     return time.time_ns() // 1000

@@ -85,6 +85,7 @@ class Sampler:
 
     def _tree(self, family: list[psutil.Process], seconds: float) -> list[Reading]:
         used = rss = 0.0
+        known = False
         for process in family:
             try:
                 with process.oneshot():
@@ -94,9 +95,10 @@ class Sampler:
                 continue
             spent = times.user + times.system
             self._cpu[key] = spent
+            known = known or (process is family[0] and key in self._cpu_before)
             used += max(0.0, spent - self._cpu_before.get(key, spent if process is family[0] else 0.0))
         readings = [Reading(device="process", name="rss_bytes", value=rss)]
-        if seconds > 0:
+        if seconds > 0 and known:  # what a process has used before the first look is of no interval
             readings.append(Reading(device="process", name="cpu_percent", value=100.0 * used / seconds))
         return readings
 

@@ -21,6 +21,7 @@ from runtide.agent.finding import Finder
 from runtide.agent.served import Served
 from runtide.agent.streams import TailedStream
 from runtide.agent.tasks import Tasks
+from runtide.agent.uploads import Uploads
 from runtide.agent.voice import Voice
 from runtide.agent.watch import Processes
 from runtide.wire.states import HEARTBEAT_SECONDS
@@ -68,7 +69,8 @@ class Agent:
         self._voice = Voice(folders[0], self._served, clock)
         self._ends = Ends(self._served, self._voice, processes or Processes(), self._tasks, clock)
         self._collector = Collector(self._served, self._voice, self._tasks)
-        self._answers = Answers(self._served, self._finder, clock)
+        self._answers = Answers(self._served, self._finder, self._collector, clock)
+        self._uploads = Uploads(self._served, self._voice, self._tasks)
         self._stop = asyncio.Event()
         self._nothing_left = asyncio.Event()
         self._busy_at = clock()
@@ -111,7 +113,12 @@ class Agent:
     @property
     def idle(self) -> bool:
         """Nothing to ship, nobody to wait for, nothing to report."""
-        if self._ends.busy or self._collector.busy or not all(self._done(stream) for stream in self._served):
+        if (
+            self._ends.busy
+            or self._collector.busy
+            or self._uploads.busy
+            or not all(self._done(stream) for stream in self._served)
+        ):
             return False
         if self._settings.once:
             return not self._voice.runs - self._ends.speaking
@@ -142,6 +149,7 @@ class Agent:
         active = self._served.poll(now)
         self._served.save()
         self._collector.look()
+        self._uploads.look()
         self._ends.settle()
         if not self.idle:
             self._busy_at = now

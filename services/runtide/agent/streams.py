@@ -112,8 +112,8 @@ class TailedStream:
         self.end = End.read(folder)
         self.closed = self.end is not None and self.end.closed
         """Its last word has been acknowledged."""
-        self.held = False
-        """What lies in its folder is still needed."""
+        self.held: set[str] = set()
+        """By whom what lies in its folder is still needed."""
         self.stored_wanted_until = 0.0
         self.drained = False
         """Dead, and everything whole has been read and acknowledged."""

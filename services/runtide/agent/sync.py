@@ -27,6 +27,7 @@ from runtide.agent.serve import Agent
 from runtide.agent.served import Run
 from runtide.agent.streams import written
 from runtide.agent.watch import Processes
+from runtide.spool.artifacts import ArtifactTask, Done, Sent, task_folders
 from runtide.spool.layout import (
     REJECTED_DIR,
     STREAM_FILE,
@@ -151,7 +152,8 @@ def _redirect(root: Path, url: str, token: str, tls: Tls) -> None:
         here = folder.parent == host_folder(root)
         moves = not position.error and here and processes.alive(info.pid, info.started)
         there = dataclasses.replace(info, url=url, token=token or info.token, **files)
-        if not moves and there != info and position.acknowledged < written(folder):
+        waits = position.acknowledged < written(folder) or any(ArtifactTask.read(each) for each in task_folders(folder))
+        if not moves and there != info and waits:
             there.write(folder)
 
 
@@ -169,6 +171,23 @@ class _Followed:
     def arrived(self) -> bool:
         return self.at >= self.end
 
+    def look(self, folder: Path) -> None:
+        """See how far it is; a folder that has gone has arrived."""
+        position = Position.read(folder)
+        gone = not (folder / STREAM_FILE).exists()
+        self.at = self.end if gone else min(self.end, max(self.at, position.acknowledged))
+        self.error = "" if self.arrived else position.error
+
+
+class _FollowedArtifact(_Followed):
+    """An artifact that has to arrive; one byte of it stands for its being said."""
+
+    def look(self, folder: Path) -> None:
+        """See how far it is."""
+        done, sent = Done.read(folder), Sent.read(folder)
+        self.at = self.end if done is not None else min(self.end - 1, max(self.at, sent.sent))
+        self.error = "" if self.arrived else sent.error
+
 
 class _Watch:
     """Follows position.json of all streams that are there now, from a thread beside the agent or in place of it."""
@@ -183,6 +202,10 @@ class _Watch:
             if info.url:
                 at = Position.read(folder).acknowledged
                 self._followed[folder] = _Followed(info.stream, at, max(at, written(folder)), at)
+                for each in task_folders(folder):
+                    if (task := ArtifactTask.read(each)) is not None:
+                        what = f"{info.stream} artifact {task.name}"
+                        self._followed[each] = _FollowedArtifact(what, 0, task.size + 1, 0)
 
     @property
     def streams(self) -> int:
@@ -229,14 +252,11 @@ class _Watch:
                 return
 
     def _look(self) -> None:
-        """Read all positions; a folder that has gone has arrived."""
+        """Look at all of them."""
         for folder, each in self._followed.items():
             if each.arrived:
                 continue
-            position = Position.read(folder)
-            gone = not (folder / STREAM_FILE).exists()
-            each.at = each.end if gone else min(each.end, max(each.at, position.acknowledged))
-            each.error = "" if each.arrived else position.error
+            each.look(folder)
         waits = [each for each in self._followed.values() if each.end > each.start]
         total = sum(each.end - each.start for each in waits)
         error = next((each.error for each in waits if each.error), "")

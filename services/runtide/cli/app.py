@@ -9,12 +9,18 @@ from typing import Annotated
 import typer
 
 from runtide.cli import (
+    commands_artifact,
     commands_changes,
     commands_chaos,
+    commands_compare,
+    commands_costs,
+    commands_duplicates,
     commands_experiments,
+    commands_kpi,
     commands_letters,
     commands_parts,
     commands_read,
+    commands_reproduce,
     commands_token,
     commands_up,
 )
@@ -47,11 +53,17 @@ def _options(
 for commands in (
     commands_up,
     commands_read,
-    commands_changes,
-    commands_experiments,
+    commands_duplicates,
+    commands_reproduce,
+    commands_compare,
     commands_letters,
+    commands_kpi,
+    commands_changes,
+    commands_costs,
+    commands_experiments,
     commands_token,
     commands_parts,
+    commands_artifact,
     commands_chaos,
 ):
     commands.register(app)

@@ -53,7 +53,7 @@ def show(found: dict[str, Any]) -> None:
         + (f", {found['discarded']} of them discarded" if found["discarded"] else "")
     )
     for stream in found["streams"]:
-        for text in stream["discards"]:
+        for text in stream["discards"] + stream["losses"][:SHOWN_PROBLEMS]:
             print(f"stream {stream['stream']}: {text}")
     if waiting := found["dead"] - found["discarded"]:
         print(f"{waiting} dead letters can be replayed: runtide dead-letters list {found['run_id']}")

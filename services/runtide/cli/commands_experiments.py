@@ -104,11 +104,16 @@ def create(
 @experiment_app.command("list")
 def list_(
     project: options.Project = None,
+    alerts: Annotated[
+        bool, typer.Option("--alerts", help="Only those that have used 80 % of their budget; exit code 1 if any has.")
+    ] = False,
     as_json: options.AsJson = False,
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """List experiments with progress, blocked or ready, and what is used of the budget.
+
+    With --alerts it is for cron and the like: it exits with 1 before a limit is reached, and from then on.
 
     Example: runtide experiment list --json
     """
@@ -117,11 +122,19 @@ def list_(
 
     with open_store(home, clickhouse) as client:
         found, edges = experiments.listed(client, project), experiments.edges(client, project)
-    rows = [row | {"blocked_by": experiment_pages.blocked_by(row, edges)} for row in found]
+    rows = [
+        row | {"blocked_by": experiment_pages.blocked_by(row, edges)}
+        for row in found
+        if row["budget_alert"] or not alerts
+    ]
     if as_json:
         tables.print_json(rows)
     else:
-        tables.print_table([experiment_pages.line(row) for row in rows], empty="no experiments")
+        tables.print_table(
+            [experiment_pages.line(row) for row in rows], empty="no alerts" if alerts else "no experiments"
+        )
+    if alerts and rows:
+        raise typer.Exit(1)
 
 
 @experiment_app.command()
@@ -142,6 +155,7 @@ def show(
     with open_store(home, clickhouse) as client:
         found = experiments.whole(client, name, project)
     tables.show(found, as_json, experiment_pages.print_whole)
+    _warn(found["experiment"])
 
 
 @experiment_app.command()
@@ -172,7 +186,9 @@ def plan(
 
 @experiment_app.command()
 def depend(
-    name: Name,
+    what: Annotated[
+        str, typer.Argument(metavar="NAME", help="The experiment, or run:ID of a run.", show_default=False)
+    ],
     on: Annotated[str, typer.Argument(metavar="ON", help="experiment:NAME or run:ID.", show_default=False)],
     needs: Annotated[Needs, typer.Option("--needs", help="What it takes from there.")] = Needs.ORDER,
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="Why.")] = "",
@@ -183,16 +199,17 @@ def depend(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Say that an experiment waits for another one or for a run.
+    """Say that an experiment or a run waits for another experiment or run.
 
     It is ready when the other has met its objective or was accepted, or the run has finished.
 
     Example: runtide experiment depend fine-tune experiment:wide-nets --needs model
     """
-    from runtide.cli import experiments
+    from runtide.cli import experiment_pages, experiments, tables
 
     where = experiments.Where(project, url, home, clickhouse)
-    _show(experiments.depend(name, on, needs.value, why, remove, where), as_json)
+    found = experiments.depend(what, on, needs.value, why, remove, where)
+    tables.show(found, as_json, experiment_pages.print_one)
 
 
 @experiment_app.command()
@@ -231,7 +248,7 @@ def budget(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Set the budget, in place of what it was. From 80 % on `runtide experiment list` says so.
+    """Set the budget, in place of what it was. It is said when 80 % and when all of it are used; nothing is stopped.
 
     Example: runtide experiment budget wide-nets "200 gpu-hours"
     """
@@ -253,7 +270,7 @@ def report(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Write a report: objectives met, best runs, plan against actual, cost to date, decisions, open dependencies.
+    """Write a report: objectives met, best runs and models, plan and actual, cost to date, decisions, dependencies.
 
     Example: runtide experiment report --project vision --format html --out report.html
     """
@@ -278,6 +295,15 @@ def _show(row: Row, as_json: bool) -> None:
     from runtide.cli import experiment_pages, tables
 
     tables.show(row, as_json, experiment_pages.print_one)
+    _warn(row)
+
+
+def _warn(row: Row) -> None:
+    """Say beside the answer, JSON or not, that a budget is nearly or wholly used up."""
+    from runtide.cli import experiment_pages
+
+    if says := experiment_pages.alert(row):
+        typer.echo(f"runtide: {says}", err=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -42,7 +42,7 @@ def show(
     home: options.Home = None,
     clickhouse: options.ClickHouse = None,
 ) -> None:
-    """Show one run: state, configuration, metrics, what it ran on and which files say so, streams.
+    """Show one run: state, configuration, metrics, what it ran on and which files say so, datasets, streams.
 
     Example: runtide show 7c2f --json
     """
@@ -80,7 +80,10 @@ def sql(
     clickhouse: options.ClickHouse = None,
 ) -> None:
     """Ask ClickHouse. The views are runs, metrics, metric_summary, step_stats, resources, logs, streams, attempts,
-    environments, files, fingerprints.
+    dead_letter_rulings, environments, files, fingerprints, confusion_matrices, curves, curve_areas, histograms, images,
+    metric_definitions, run_metrics, duplicates, explored, completeness, dataset_uses, datasets, kpis, calibrations,
+    artifacts, artifact_files, artifact_uses, artifact_words, costs, run_costs, audit, run_changes, deleted_runs,
+    comments, claims, saved_views, experiments, experiment_runs, experiment_dependencies.
 
     A statement that ends in FORMAT and a name is answered in that format.
 

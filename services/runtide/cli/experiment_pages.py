@@ -33,12 +33,20 @@ def budget(row: Row) -> str:
     if row["budget"] is None:
         return ""
     used = "?" if row["budget_used"] is None else f"{row['budget_used']:,.2f}"
-    return f"{used} of {cell(row['budget'])} {row['budget_unit']}"
+    more = f", {row['runs_not_priced']} of {row['runs']} runs not known" if row["runs_not_priced"] else ""
+    return f"{used} of {cell(row['budget'])} {row['budget_unit']}{more}"
 
 
 def share(row: Row) -> str:
     """How much of the budget is used."""
     return "" if row["budget_used_share"] is None else f"{row['budget_used_share']:.0%}"
+
+
+def alert(row: Row) -> str:
+    """What to say of a budget that is nearly or wholly used up; empty of others."""
+    if not row["budget_alert"]:
+        return ""
+    return f"experiment {row['experiment']} has used {share(row)} of its budget: {budget(row)}"
 
 
 def late(row: Row, today: date) -> bool:
@@ -51,7 +59,8 @@ def blocked_by(row: Row, edges: Sequence[Row]) -> list[str]:
     return [
         str(edge["depends_on"])
         for edge in edges
-        if (edge["project"], edge["experiment"], edge["state"]) == (row["project"], row["experiment"], "blocked")
+        if (edge["project"], edge["experiment"], edge["run_id"], edge["state"])
+        == (row["project"], row["experiment"], "", "blocked")
     ]
 
 

@@ -1,4 +1,4 @@
-"""The report of a project: objectives met, best runs, plan against actual, cost to date, decisions, what is blocked.
+"""The report of a project: objectives met, best runs and models, plan, cost to date, decisions, dependencies.
 
 It is made once, as titles, sentences and tables of texts; Markdown and HTML are two ways to write the same.
 """
@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from runtide.cli import experiment_pages as pages
-from runtide.cli.experiments import decisions, edges, listed
+from runtide.cli.experiments import best_models, decisions, edges, listed, waits
+from runtide.cli.prices import amount, costs
 from runtide.cli.tables import cell
 from runtide.warehouse.client import Client
 
 Row = dict[str, Any]
+MOST = 10_000
+"""Experiments whose cost is told."""
+
+NO_EXPERIMENT: Row = {
+    "experiment": "",
+    "runs": 0,
+    "budget": None,
+    "budget_used_share": None,
+    "budget_alert": "",
+}
+"""The line of the runs of none."""
 
 
 @dataclass(slots=True)
@@ -40,22 +52,42 @@ class Report:
     sections: list[Section]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the report is of."""
+
+    experiments: Sequence[Row] = ()
+    edges: Sequence[Row] = ()
+    decisions: Sequence[Row] = ()
+    costs: Sequence[Row] = ()
+    """Of each experiment, and of the runs of none."""
+    models: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Name and version of the model of a run, by project and run."""
+
+
 def made(client: Client, project: str | None) -> Report:
     """The report of a project, or of all of them."""
-    found = listed(client, project), edges(client, project), decisions(client, project)
-    return of(project, *found, datetime.now(UTC))
+    found = listed(client, project)
+    known = Known(
+        found,
+        edges(client, project),
+        decisions(client, project),
+        costs(client, "experiment", project, MOST),
+        best_models(client, found),
+    )
+    return of(project, known, datetime.now(UTC))
 
 
-def of(
-    project: str | None, found: Sequence[Row], waits: Sequence[Row], decided: Sequence[Row], now: datetime
-) -> Report:
+def of(project: str | None, known: Known, now: datetime) -> Report:
     """The report of what was found."""
-    sections = [_goals(found, now), _plan(found, now), _cost(found), _decisions(decided), _open(waits)]
+    found = known.experiments
+    goals, money = _goals(found, known.models, now), _cost(found, known.costs)
+    sections = [goals, _plan(found, now), money, _decisions(known.decisions), _dependencies(known.edges)]
     title = f"Experiments of project {project}" if project else "Experiments of all projects"
     return Report(title, now.strftime("%Y-%m-%d %H:%M UTC"), sections)
 
 
-def _goals(found: Sequence[Row], now: datetime) -> Section:
+def _goals(found: Sequence[Row], models: Mapping[tuple[str, str], str], now: datetime) -> Section:
     aimed = [row for row in found if row["metric"]]
     met = sum(row["met"] for row in aimed)
     late = sum(pages.late(row, now.date()) for row in aimed)
@@ -67,6 +99,7 @@ def _goals(found: Sequence[Row], now: datetime) -> Section:
             "objective": pages.objective(row),
             "best": cell(row["best"]),
             "best run": row["best_run"],
+            "best model": models.get((row["project"], row["best_run"]), ""),
             "outcome": pages.outcome(row),
             "deadline": f"{cell(row['deadline'])}{', late' if pages.late(row, now.date()) else ''}",
             "runs": f"{row['runs_finished']} finished of {row['runs']}",
@@ -88,22 +121,41 @@ def _plan(found: Sequence[Row], now: datetime) -> Section:
     return Section("Plan and actual", [] if chart else ["No dates."], table, drawn)
 
 
-def _cost(found: Sequence[Row]) -> Section:
-    over = sum(row["budget_alert"] == "over" for row in found)
+def _cost(found: Sequence[Row], spent: Sequence[Row]) -> Section:
+    over = sum(row["budget_alert"] == "100 %" for row in found)
     near = sum(row["budget_alert"] == "80 %" for row in found)
-    hours = sum(row["hours"] for row in found)
+    of_each: dict[tuple[str, str], list[Row]] = {}
+    for row in spent:
+        of_each.setdefault((row["project"], row["experiment"]), []).append(row)
+    loose = [NO_EXPERIMENT | {"project": project} for project, name in of_each if not name]
     table = [
         {
             "experiment": _name(row),
-            "hours": f"{row['hours']:,.2f}",
+            "runs": cell(row["runs"] if row["experiment"] else sum(one["runs"] for one in mine)),
+            "process hours": f"{row['hours']:,.2f}" if row["experiment"] else "",
+            "gpu hours": f"{sum(one['gpu_hours'] for one in mine):,.2f}",
+            "cost": "; ".join(map(amount, mine)),
             "budget": pages.budget(row),
             "used": pages.share(row),
             "alert": row["budget_alert"],
         }
-        for row in found
+        for row in (*found, *loose)
+        for mine in [of_each.get((row["project"], row["experiment"]), [])]
     ]
-    says = f"{hours:,.2f} hours of processes to date; {over} over the budget, {near} above 80 % of it."
+    says = f"To date: {_total(spent)}. Of the budgets {over} used up, {near} above 80 %."
     return Section("Cost to date", [says], table)
+
+
+def _total(spent: Sequence[Row]) -> str:
+    """All of it; amounts in different currencies are never added."""
+    money: dict[str, float] = {}
+    for row in spent:
+        if row["currency"]:
+            money[row["currency"]] = money.get(row["currency"], 0) + row["cost"]
+    amounts = [f"{value:,.2f} {currency}" for currency, value in sorted(money.items())]
+    unknown, runs = (sum(row[name] for row in spent) for name in ("not_priced", "runs"))
+    missing = [f"{unknown} of {runs} runs not priced"] if unknown else []
+    return ", ".join([f"{sum(row['gpu_hours'] for row in spent):,.2f} gpu hours", *amounts, *missing])
 
 
 def _decisions(decided: Sequence[Row]) -> Section:
@@ -113,14 +165,18 @@ def _decisions(decided: Sequence[Row]) -> Section:
     return Section("Decisions", [] if table else ["None yet."], table)
 
 
-def _open(waits: Sequence[Row]) -> Section:
-    blocked = [row for row in waits if row["state"] == "blocked"]
-    table = [{name: row[name] for name in ("experiment", "depends_on", "needs", "why")} for row in blocked]
-    return Section("Open dependencies", [f"{len(blocked)} open of {len(waits)}."], table)
+def _dependencies(known: Sequence[Row]) -> Section:
+    """The graph, edge by edge, what is blocked first."""
+    ordered = sorted(known, key=lambda row: bool(row["state"] == "ready"))
+    table = [
+        {"waits": waits(row)} | {name: row[name] for name in ("depends_on", "needs", "why", "state")} for row in ordered
+    ]
+    open_ = sum(row["state"] == "blocked" for row in known)
+    return Section("Dependencies", [f"{open_} open of {len(known)}."], table)
 
 
 def _name(row: Row) -> str:
-    return str(row["experiment"])
+    return str(row["experiment"]) or "of no experiment"
 
 
 def as_markdown(report: Report) -> str:

@@ -23,7 +23,8 @@ _LIST = """
 SELECT
     project, experiment, hypothesis, owner, metric, goal, target, deadline, planned_from, planned_to, started_at,
     ended_at, runs, runs_finished, runs_going, best, best_run, to_go, met, budget, budget_unit, budget_used,
-    budget_used_share, budget_alert, decision, depends, created_at, hours
+    budget_used_share, budget_alert, decision, depends, created_at, hours,
+    runs_not_priced
 FROM runtide.experiments
 WHERE ({project:String} = '' OR project = {project:String}) AND ({name:String} = '' OR experiment = {name:String})
 ORDER BY project, coalesce(planned_from, toDate(started_at), toDate(created_at)), experiment
@@ -36,15 +37,24 @@ FROM runtide.experiment_runs WHERE project = {project:String} AND experiment = {
 ORDER BY started_at, run_id
 """
 _EDGES = """
-SELECT project, experiment, depends_on, needs, why, state FROM runtide.experiment_dependencies
+SELECT project, experiment, run_id, depends_on, needs, why, state FROM runtide.experiment_dependencies
 WHERE {project:String} = '' OR project = {project:String}
-ORDER BY project, experiment, depends_on
+ORDER BY project, experiment, run_id, depends_on
 """
 _DECISIONS = """
 SELECT project, substring(subject, 12) AS experiment, time, JSONExtractString(after) AS decision, reason, actor
 FROM runtide.audit
 WHERE kind = 'decision' AND startsWith(subject, 'experiment:') AND ({project:String} = '' OR project = {project:String})
 ORDER BY project, seq
+"""
+_MODELS = """
+SELECT
+    project, run_id,
+    argMax(concat(a.name, ' v', toString(a.version)), (a.kind = 'model', has(a.aliases, 'best'), u.time)) AS model
+FROM runtide.artifact_uses AS u
+INNER JOIN runtide.artifacts AS a ON a.project = u.project AND a.name = u.name AND a.version = u.version
+WHERE NOT u.used AND a.kind IN ('model', 'checkpoint') AND u.run_id IN {runs:Array(String)}
+GROUP BY u.project AS project, u.run_id AS run_id
 """
 
 
@@ -77,6 +87,12 @@ def edges(client: Client, project: str | None) -> list[Row]:
 def decisions(client: Client, project: str | None) -> list[Row]:
     """Every decision, in the order in which they were made."""
     return rows(client, _DECISIONS, project=project or "")
+
+
+def best_models(client: Client, found: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """The model, else the best or last checkpoint, that the best run of each experiment made, by project and run."""
+    runs = sorted({row["best_run"] for row in found if row["best_run"]})
+    return {(row["project"], row["run_id"]): row["model"] for row in rows(client, _MODELS, runs=runs)}
 
 
 def find(client: Client, name: str, project: str | None) -> Row:
@@ -133,37 +149,57 @@ def _completed(row: Row, kind: str, after: Any) -> tuple[str, Any]:
     return kind, parse_plan(before | after)
 
 
-def depend(name: str, on: str, needs: str, why: str, remove: bool, where: Where) -> Row:
-    """Say that one waits for another, or does not any more. Raises BadInput where it would wait for itself."""
+def depend(what: str, on: str, needs: str, why: str, remove: bool, where: Where) -> Row:
+    """Say that one waits for another, or does not any more. Raises BadInput where it would wait for itself.
+
+    `what` is the name of an experiment or `run:ID`; such a run need not have started.
+    """
+    run = what.startswith("run:")
     with open_store(where.home, where.clickhouse) as client:
-        row = find(client, name, where.project)
-        project = row["project"]
-        form, _, rest = on.partition(":")
-        if form == "run" and rest and not remove:
-            on = f"run:{find_run(client, rest, project).run_id}"
-        if form == "experiment" and rest and not remove:
-            find(client, rest, project)
-            _check_acyclic(name, rest, edges(client, project))
-        if remove and on not in row["depends"]:
-            raise BadInput("ON", repr(on), f"{name} depends on {', '.join(row['depends']) or 'nothing'}")
+        project = where.project or "default" if run else find(client, what, where.project)["project"]
+        subject = what if run else f"experiment:{what}"
+        known = edges(client, project)
+        if remove and on not in (had := _depends(subject, known)):
+            raise BadInput("ON", repr(on), f"{what} depends on {', '.join(had) or 'nothing'}")
+        if not remove:
+            on = _existing(client, on, project)
+            _check_acyclic(subject, on, known)
         after = {"on": on, "needs": needs, "why": why} | ({"removed": True} if remove else {})
-        return _say(client, name, [("depends", after)], why, where, project)
+        _change(client, subject, [("depends", after)], why, where, project)
+        if not run:
+            return find(client, what, project)
+        return {"project": project, "waits": subject, "depends": _depends(subject, edges(client, project))}
 
 
-def _check_acyclic(name: str, on: str, known: Sequence[Row]) -> None:
-    """Raises BadInput where `on` waits for `name` already, however far away."""
+def _existing(client: Client, on: str, project: str) -> str:
+    """What one may wait for, by its whole name. Raises UnknownExperiment and UnknownRun."""
+    form, _, rest = on.partition(":")
+    if form == "run" and rest:
+        return f"run:{find_run(client, rest, project).run_id}"
+    if form == "experiment" and rest:
+        find(client, rest, project)
+    return on
+
+
+def waits(edge: Row) -> str:
+    """What waits, written as what it waits for is."""
+    return f"run:{edge['run_id']}" if edge["run_id"] else f"experiment:{edge['experiment']}"
+
+
+def _depends(subject: str, known: Sequence[Row]) -> list[str]:
+    return [str(edge["depends_on"]) for edge in known if waits(edge) == subject]
+
+
+def _check_acyclic(subject: str, on: str, known: Sequence[Row]) -> None:
+    """Raises BadInput where `on` waits for `subject` already, however far away."""
     seen, open_ = set[str](), [on]
     while open_:
         current = open_.pop()
-        if current == name:
-            raise BadInput("ON", f"experiment:{on}", f"that one waits for {name} itself")
+        if current == subject:
+            raise BadInput("ON", on, f"that one waits for {subject} itself")
         if current not in seen:
             seen.add(current)
-            open_ += [
-                row["depends_on"].partition(":")[2]
-                for row in known
-                if row["experiment"] == current and row["depends_on"].startswith("experiment:")
-            ]
+            open_ += _depends(current, known)
 
 
 def say(name: str, kind: str, after: Any, reason: str, where: Where) -> Row:
@@ -175,11 +211,15 @@ def say(name: str, kind: str, after: Any, reason: str, where: Where) -> Row:
 
 def _say(client: Client, name: str, told: Told, reason: str, where: Where, project: str) -> Row:
     """Say it, wait until it is in the audit trail, and return the experiment as it is then."""
+    _change(client, f"experiment:{name}", told, reason, where, project)
+    return find(client, name, project)
+
+
+def _change(client: Client, subject: str, told: Told, reason: str, where: Where, project: str) -> None:
     with pushing(where.url or gateway_url(where.home)) as push:
-        outcome = make_changes(push, f"experiment:{name}", told, reason, account(), project)
+        outcome = make_changes(push, subject, told, reason, account(), project)
     if not wait(client, outcome):
         raise Unavailable("the gateway has taken it, but the sink has not got to it yet: see `runtide audit list`")
-    return find(client, name, project)
 
 
 def told_of(

@@ -19,7 +19,7 @@ class Need(NamedTuple):
 
 _CLI = ("typer", "rich", "pydantic_settings")
 _WAREHOUSE = (*_CLI, "clickhouse_connect", "numpy", "pyarrow")
-_INGEST = (*_WAREHOUSE, "aiokafka", "grpc_health", "grpc_reflection", "prometheus_client")
+_INGEST = (*_WAREHOUSE, "aiokafka", "grpc_health", "grpc_reflection", "prometheus_client", "fsspec")
 _EMBEDDED = (*_WAREHOUSE, "chdb", "starlette", "uvicorn", "lz4", "zstandard")
 _DASHBOARD = (*_WAREHOUSE, "streamlit", "pandas")
 
@@ -35,6 +35,9 @@ NEEDS: dict[str, Need] = {
     "dashboard": Need("dashboard", _DASHBOARD),
     "clickhouse": Need("embedded", _EMBEDDED),
     "canary": Need("gateway", (*_WAREHOUSE, "prometheus_client")),
+    **dict.fromkeys(("compare", "leaderboard", "export", "duplicates", "explored", "reproduce", "kpi"), _READING),
+    **dict.fromkeys(("costs", "prices", "artifact", "audit", "tag", "note", "comment", "rename"), _READING),
+    **dict.fromkeys(("delete", "restore", "experiment"), _READING),
     **dict.fromkeys(("migrate", "rebuild", "runs", "show", "tail", "sql", "verify", "dead-letters"), _READING),
 }
 """Commands that are not here (down, status, --help) need the command line only."""

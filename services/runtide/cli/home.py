@@ -4,6 +4,7 @@ HOME/clickhouse/   the engine's data           HOME/secret    the writer's passw
 HOME/logs/         one file for each part      HOME/spool/    what jobs of this machine have said and not shipped
 HOME/up.json       pid, ports and parts        HOME/up.lock   held while `runtide up` runs
 HOME/control.json  tokens, as hashes                  HOME/canary/   spool of the canary, where one runs
+HOME/artifacts/    files of artifacts, by their digest
 """
 
 from __future__ import annotations
@@ -109,6 +110,11 @@ class Home:
     def control(self) -> Path:
         """Tokens; see `bus.control`."""
         return self.folder / "control.json"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files of artifacts, where no other place is told."""
+        return self.folder / "artifacts"
 
     def log(self, part: str) -> Path:
         """Log file of a part."""

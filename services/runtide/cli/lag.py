@@ -60,11 +60,12 @@ class LagWatch(Collector):
         ):
             family = GaugeMetricFamily(f"runtide_sink_lag_{name}", meaning, labels=["partition"])
             for lag in self.lags:
-                family.add_metric([str(lag.partition)], value(lag))
+                if (known := value(lag)) is not None:
+                    family.add_metric([str(lag.partition)], known)
             yield family
 
 
-def _share(lag: Lag) -> float:
+def _share(lag: Lag) -> float | None:
     return lag.share
 
 
@@ -83,8 +84,8 @@ def read_lag(kafka: KafkaSettings) -> dict[str, Any]:
             {
                 "partition": lag.partition,
                 "messages": lag.messages,
-                "oldest_s": round(lag.seconds, 1),
-                "retention_share": round(lag.share, 3),
+                "oldest_s": None if lag.seconds is None else round(lag.seconds, 1),
+                "retention_share": None if lag.share is None else round(lag.share, 3),
             }
             for lag in lags
         ],

@@ -23,6 +23,7 @@ from runtide.gateway.pages import Pages
 from runtide.gateway.service import RunFacts, StreamFacts
 from runtide.sink.metrics import SinkCollector
 from runtide.sink.sink import Sink, SinkSettings
+from runtide.v1.ingest_pb2 import Duplicate, PreflightRequest
 from runtide.warehouse.client import ClickHouseSettings, Client, connect
 from runtide.warehouse.errors import StoreBusy
 from runtide.warehouse.ledger import LedgerReader
@@ -69,7 +70,8 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
     known = {field.name for field in dataclasses.fields(Limits)}
     if unknown := sorted(set(settings.gateway.limits) - known):
         raise BadInput("RUNTIDE_GATEWAY_LIMITS", ", ".join(unknown), f"the limits are {', '.join(sorted(known))}")
-    return GatewaySettings(**told, limits=Limits(**settings.gateway.limits))
+    artifacts = settings.artifacts or str(Home(settings.home_folder).artifacts)
+    return GatewaySettings(**told, limits=Limits(**settings.gateway.limits), artifacts=artifacts)
 
 
 def sink_settings(settings: Settings) -> SinkSettings:
@@ -120,6 +122,10 @@ class LateLedger:
     def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
         """As LedgerReader. Raises StoreError."""
         return self._connected().run_facts(project, run_id, launch_id)
+
+    def duplicates(self, project: str, asked: PreflightRequest) -> Sequence[Duplicate]:
+        """As LedgerReader. Raises BadInput and StoreError."""
+        return self._connected().duplicates(project, asked)
 
     def _connected(self) -> LedgerReader:
         if self._reader is None:

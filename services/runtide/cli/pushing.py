@@ -28,8 +28,8 @@ def gateway_url(home: Path | None) -> str:
 
 
 @contextmanager
-def pushing(url: str) -> Iterator[Push]:
-    """A connection to the gateway, with the token and the TLS files that the environment names."""
+def connected(url: str) -> Iterator[tuple[asyncio.Runner, GatewayClient]]:
+    """A connection, and what runs its calls, with the token and the TLS files that the environment names."""
     token, tls = os.environ.get("RUNTIDE_TOKEN", ""), Tls(*tls_files(os.environ))
 
     async def connect() -> GatewayClient:
@@ -37,20 +37,27 @@ def pushing(url: str) -> Iterator[Push]:
 
     with asyncio.Runner() as runner:
         try:
-            gateway = runner.run(connect())
+            client = runner.run(connect())
         except OSError as error:
             raise BadInput("a TLS file", error.filename, f"it cannot be read: {error.strerror}") from error
+        try:
+            yield runner, client
+        finally:
+            runner.run(client.close())
+
+
+@contextmanager
+def pushing(url: str) -> Iterator[Push]:
+    """The way for ranges that a command says."""
+    with connected(url) as (runner, client):
 
         def push(request: PushRequest) -> Sequence[Ack]:
             try:
-                return runner.run(gateway.push(request))
+                return runner.run(client.push(request))
             except Failure as failure:
                 raise _meant(failure) from failure
 
-        try:
-            yield push
-        finally:
-            runner.run(gateway.close())
+        yield push
 
 
 def _meant(failure: Failure) -> RuntideError:

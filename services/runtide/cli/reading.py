@@ -46,6 +46,14 @@ _FINGERPRINTS = """
 SELECT attempt, code, config, data, environment FROM runtide.fingerprints
 WHERE project = {project:String} AND run_id = {run:String} ORDER BY attempt
 """
+_DATASETS = """
+SELECT name, version, role, rows, size, uri, digest FROM runtide.dataset_uses
+WHERE project = {project:String} AND run_id = {run:String} ORDER BY role, name LIMIT 200
+"""
+_KPIS = """
+SELECT name, time, value, unit, goal FROM runtide.kpis
+WHERE project = {project:String} AND run_id = {run:String} ORDER BY name, time DESC LIMIT 200
+"""
 _OF_A_FILE = ("attempt", "kind", "path", "size", "note")
 _ONE = "SELECT * FROM runtide.runs WHERE project = {project:String} AND run_id = {run:String}"
 
@@ -74,6 +82,8 @@ def whole_run(client: Client, key: RunKey) -> Row:
         "environments": rows(client, _ENVIRONMENTS, **told),
         "files": rows(client, _FILES, **told),
         "fingerprints": rows(client, _FINGERPRINTS, **told),
+        "datasets": rows(client, _DATASETS, **told),
+        "kpis": rows(client, _KPIS, **told),
     }
 
 
@@ -81,11 +91,18 @@ def print_run(found: Row) -> None:
     """Show `whole_run` to people."""
     run = dict(found["run"])
     config = run.pop("config", {})
-    run.pop("summary", None)
+    last = {row["metric"]: row["last"] for row in found["metrics"]}
+    summary = {
+        name: value  # what the metrics below show anyway is not said twice
+        for name, value in run.pop("summary", {}).items()
+        if name not in last or value not in (last[name], str(last[name]))
+    }
     shown = {name: value for name, value in run.items() if value not in (None, "", [])}
     print_table([{"run": name, "": value} for name, value in shown.items()])
     if config:
         print_table([{"config": name, "": json.dumps(value)} for name, value in config.items()])
+    if summary:
+        print_table([{"summary": name, "": json.dumps(value)} for name, value in summary.items()])
     print_table(found["metrics"], title="metrics, all ranks together", empty="no metrics")
     if len(found["attempts"]) > 1:
         print_table(found["attempts"], title="attempts")
@@ -94,6 +111,9 @@ def print_run(found: Row) -> None:
         print_table([{"environment": name, "": value} for name, value in told.items()])
     if found["files"]:
         print_table([{name: row[name] for name in _OF_A_FILE} for row in found["files"]], title="files")
+    for name in ("datasets", "kpis"):
+        if found[name]:
+            print_table(found[name], title=name)
     names = ("role", "rank", "host", "attempt", "records", "points", "gaps", "dead", "closed_at")
     print_table([{name: row[name] for name in names} for row in found["streams"]], title="streams")
     for text in sorted({text for row in found["streams"] if (text := clock_text(row))}):

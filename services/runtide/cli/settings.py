@@ -160,10 +160,14 @@ class Settings(BaseSettings):
     """The gateway that says whether a token is good, and takes what the pages change; grpcs:// with RUNTIDE_CA_FILE."""
     dashboard_token: str = Field(default="", repr=False)
     """Admin token with which whoever sees the pages rules on dead letters; with sign-in `token` each has their own."""
+    artifacts: str = ""
+    """Where artifacts' files are kept: a folder, or s3://BUCKET/PREFIX (needs `runtide[s3]`); empty: HOME/artifacts."""
     bus_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024)
     """Bytes that the in-process bus of `runtide up` holds before jobs are told to wait."""
     retention_days: int = Field(default=0, ge=0, le=65535)
     """Raw rows go after so many days; 0 keeps them for ever."""
+    prices: Path | None = None
+    """The TOML file that `runtide prices apply` takes where none is named."""
     kafka: KafkaSection = KafkaSection()
     """Kafka mode only."""
     clickhouse: ClickHouseSection = ClickHouseSection()

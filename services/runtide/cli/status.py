@@ -85,7 +85,7 @@ def _trouble_of_canary(seen: dict[str, Any], runs: bool) -> str:
 def show_status(found: dict[str, Any]) -> None:
     """Print it for people."""
     if not found["up"]:
-        print(f"nothing runs in {found['home']}")
+        print(f"nothing runs in {found['home']}: `runtide up` starts it, --home says where else to look")
     else:
         print(f"runtide is up in {found['home']}")
         print_table([{"part": name, **part} for name, part in found["parts"].items()])
@@ -106,8 +106,10 @@ def show_status(found: dict[str, Any]) -> None:
         print(text)
     if found["rows"]:
         print_table([{"rows": name, "": count} for name, count in found["rows"].items()])
-    print_table([{"lag": name, "": value} for name, value in found["lag"].items()])
-    print_table([{"disk": name, "": f"{size / 2**20:.1f} MiB"} for name, size in found["disk"].items()])
+    if found["up"] or any(found["lag"].values()):
+        print_table([{"lag": name, "": value} for name, value in found["lag"].items()])
+    if found["up"] or any(found["disk"].values()):
+        print_table([{"disk": name, "": f"{size / 2**20:.1f} MiB"} for name, size in found["disk"].items()])
     if "error" in found:
         print(f"ClickHouse: {found['error']}")
 

@@ -9,7 +9,7 @@ from runtide.gateway.limits import Limits
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1.records_pb2 import ROLE_USER
 from runtide.wire import framing
-from runtide.wire.books import CHANGES, MARK, is_book
+from runtide.wire.books import CHANGES, MARK, UNREADABLE, is_book
 from runtide.wire.changes import changes_in, check_change
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import Checked
@@ -71,6 +71,9 @@ def _identity(range_: pb.Range, limits: Limits) -> pb.Refusal | None:
             return _refusal("identity", field, f"{size} bytes", limit, range_.offset)
         if not text.isprintable():
             return _refusal("identity", field, ascii(text), "printable characters only", range_.offset)
+    if range_.stream.startswith(UNREADABLE) and not range_.HasField("ruling"):
+        limit = f"streams that begin with {UNREADABLE} are of the sinks, and stand in no ledger"
+        return _refusal("identity", "stream", range_.stream, limit, range_.offset)
     if is_book(range_.run_id) != (range_.role == ROLE_USER) and not range_.HasField("ruling"):
         limit = f"role user writes in books, whose ids begin with {MARK}, and nobody else does"
         return _refusal("identity", "run_id", range_.run_id, limit, range_.offset)

@@ -58,6 +58,12 @@ class Limits:
     """Bodies that were taken in and are not on the bus yet."""
     project_in_flight_bytes: int = 16 * wire.MIB
     """Those of one project."""
+    artifact_bytes: int = 50 * 1024 * wire.MIB
+    """One file of an artifact."""
+    project_artifact_calls: int = 8
+    """Uploads and downloads of one project at once, by this gateway."""
+    artifact_calls: int = 32
+    """Those of all projects; each may hold a part of 8 MiB in memory."""
     concurrent_calls: int = 2048
     """Calls at once; gRPC itself refuses more."""
 

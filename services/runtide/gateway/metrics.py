@@ -17,6 +17,8 @@ LIMITS = (
     "project_in_flight_bytes",
     "in_flight_bytes",
     "run_metric_names",
+    "project_artifact_calls",
+    "artifact_calls",
     "bus",
 )
 """Labels of `limited`: names of limits, and "bus" where the bus itself has no room."""
@@ -44,6 +46,9 @@ class Metrics:
         for limit in LIMITS:
             self.limited.labels(limit)
         self.joined = self._counter("joined", "Ranges that came again while they were under way")
+        self.artifact_bytes = self._counter("artifact_bytes", "Bytes of artifacts that came in or went out", "way")
+        for way in ("in", "out"):
+            self.artifact_bytes.labels(way)
         self.in_flight_bytes = self._gauge("in_flight_bytes", "Bytes taken in and not on the bus yet")
         self.serving = self._gauge("serving", "1 while Pushes are taken")
         self._gauge("tasks", "Tasks of the event loop that serves this page").set_function(_tasks)

@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha import reflection
 
 from runtide.bus import Publisher
 from runtide.gateway.access import Access
+from runtide.gateway.artifacts import ArtifactService
+from runtide.gateway.blobs import Blobs
 from runtide.gateway.health import Health
 from runtide.gateway.intake import Intake
 from runtide.gateway.metrics import Metrics
@@ -23,6 +25,7 @@ from runtide.gateway.service import IngestService, Ledger
 from runtide.gateway.settings import GatewaySettings, check_exposure, server_credentials
 from runtide.gateway.tokens import TokenBook
 from runtide.gateway.unreadable import Unreadable
+from runtide.v1 import artifacts_pb2, artifacts_pb2_grpc
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
 from runtide.wire import limits as wire
@@ -32,6 +35,7 @@ from runtide.wire.loopback import is_loopback
 log = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Ingest"].full_name
+ARTIFACTS = artifacts_pb2.DESCRIPTOR.services_by_name["Artifacts"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 NOT_READY_S = 10.0
@@ -66,7 +70,7 @@ class Gateway:
         """`trouble` says what is wrong behind the bus, if that is in this process: then /readyz says it too.
 
         `tokens` may be told more at any time; without a single one only loopback is open. Raises BadInput where these
-        settings would let tokens be read on their way.
+        settings would let tokens be read on their way, or where there is no such place for artifacts.
         """
         self._trouble = trouble
         check_exposure(settings)
@@ -75,6 +79,8 @@ class Gateway:
         limits = settings.limits
         self._intake = Intake(publisher, limits, self.metrics, clock, monotonic, settings.publish_timeout_s)
         self._service = IngestService(self._intake, limits, self.metrics, ledger, clock)
+        blobs = Blobs(settings.artifacts) if settings.artifacts else None
+        self._artifacts = ArtifactService(blobs, limits, self.metrics)
         self._tokens = TokenBook() if tokens is None else tokens
         self._access = Access(
             self._tokens,
@@ -109,8 +115,9 @@ class Gateway:
             maximum_concurrent_rpcs=settings.limits.concurrent_calls,
         )
         pb_grpc.add_IngestServicer_to_server(self._service, server)
+        artifacts_pb2_grpc.add_ArtifactsServicer_to_server(self._artifacts, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((SERVICE, ARTIFACTS, HEALTH, reflection.SERVICE_NAME), server)
         self.port = _listen(server, settings)
         if settings.metrics_port is not None:
             try:
@@ -131,7 +138,7 @@ class Gateway:
         """Say NOT_SERVING, refuse what is new, let what is under way end, then close; within `grace_s` and a little."""
         if self._server is None:
             return
-        self._service.stopping = True
+        self._service.stopping = self._artifacts.stopping = True
         self._health.stop()
         self.metrics.serving.set(0)
         begun = time.monotonic()
@@ -141,6 +148,7 @@ class Gateway:
         self._server = None
         await self._pages.stop()
         self._service.close()
+        self._artifacts.close()
         log.info("gateway_stopped port=%d unfinished=%d", self.port, left)
 
     async def wait(self) -> None:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-import grpc
-from google.protobuf.message import Message as ProtoMessage
-
 from runtide.gateway.access import caller
+from runtide.gateway.answering import Context, answered
 from runtide.gateway.intake import Intake
 from runtide.gateway.limits import Limits
 from runtide.gateway.metrics import Metrics
-from runtide.gateway.status import answer_for
 from runtide.gateway.tokens import DEFAULT_PROJECT
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import ingest_pb2_grpc as pb_grpc
@@ -32,8 +29,6 @@ PREFLIGHT_STORE_S = 1.5
 STATUS_STORE_S = 10.0
 """How long Status waits for the store."""
 
-Context = grpc.aio.ServicerContext[ProtoMessage, ProtoMessage]
-Reply = TypeVar("Reply", bound=ProtoMessage)
 Found = TypeVar("Found")
 
 
@@ -82,6 +77,9 @@ class Ledger(Protocol):
     def run_facts(self, project: str, run_id: str, launch_id: str) -> RunFacts:
         """Return what is known of a run, and which attempt this launch is."""
 
+    def duplicates(self, project: str, asked: pb.PreflightRequest) -> Sequence[pb.Duplicate]:
+        """Return the runs that are the same as the one that asks, or nearly so. Raises BadInput."""
+
 
 class Stopping(Unavailable):
     """The gateway takes nothing new in."""
@@ -123,35 +121,20 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
     async def Push(self, request: pb.PushRequest, context: Context) -> pb.PushResponse:  # noqa: N802  gRPC's name
         """Take ranges in."""
         with self._metrics.push_seconds.time():
-            return await self._answer("Push", context, self._push(request))
+            async with answered(self._metrics, "Push", context):
+                return await self._push(request)
 
     async def Preflight(  # noqa: N802  gRPC's name
         self, request: pb.PreflightRequest, context: Context
     ) -> pb.PreflightResponse:
         """Say whether the token is good, what the limits are, and what is known of the run."""
-        return await self._answer("Preflight", context, self._preflight(request))
+        async with answered(self._metrics, "Preflight", context):
+            return await self._preflight(request)
 
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:  # noqa: N802  gRPC's name
         """Say what the store holds of streams."""
-        return await self._answer("Status", context, self._status(request))
-
-    async def _answer(self, method: str, context: Context, work: Awaitable[Reply]) -> Reply:
-        """Await the reply, or end the call with the status that the error stands for."""
-        code = grpc.StatusCode.CANCELLED
-        try:
-            reply = await work
-            code = grpc.StatusCode.OK
-            return reply
-        except RuntideError as error:
-            answer = answer_for(error)
-            code = answer.code
-            await context.abort(code, answer.message, answer.trailing)
-        except Exception:
-            code = grpc.StatusCode.INTERNAL
-            log.exception("call_failed method=%s", method)
-            await context.abort(code, "the gateway failed; its log says how")
-        finally:
-            self._metrics.calls.labels(method, code.name).inc()
+        async with answered(self._metrics, "Status", context):
+            return await self._status(request)
 
     async def _push(self, request: pb.PushRequest) -> pb.PushResponse:
         project = _project({range_.project for range_ in request.ranges})
@@ -169,19 +152,25 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
             role=token.role if (token := caller().token) is not None else "",
         )
         ledger = self._ledger
-        if ledger is None or not request.run_id:
+        if ledger is None:
             return reply
         try:
-            facts = await self._ask_store(
-                PREFLIGHT_STORE_S, lambda: ledger.run_facts(project, request.run_id, request.launch_id)
-            )
+            if request.run_id:
+                await self._say_run(reply, ledger, request)
+            if request.HasField("fingerprint"):
+                found = await self._ask_store(PREFLIGHT_STORE_S, lambda: ledger.duplicates(project, request))
+                reply.duplicates.extend(found)
         except Unavailable as error:
-            log.warning("preflight_without_store error=%s", error)
-            return reply  # attempt 0 says so
+            log.warning("preflight_without_store error=%s", error)  # attempt 0 says so
+        return reply
+
+    async def _say_run(self, reply: pb.PreflightResponse, ledger: Ledger, request: pb.PreflightRequest) -> None:
+        facts = await self._ask_store(
+            PREFLIGHT_STORE_S, lambda: ledger.run_facts(reply.project, request.run_id, request.launch_id)
+        )
         reply.run_exists, reply.run_state, reply.attempt = facts.exists, facts.state, facts.attempt
         if facts.last_step is not None:
             reply.last_step = facts.last_step
-        return reply
 
     async def _status(self, request: pb.StatusRequest) -> pb.StatusResponse:
         project = _project({request.project}) or request.project or DEFAULT_PROJECT
@@ -203,6 +192,8 @@ class IngestService(pb_grpc.IngestServicer):  # type: ignore[misc]  # generated 
                 return await asyncio.get_running_loop().run_in_executor(self._store, question)
         except TimeoutError as error:
             raise Unavailable(f"the store did not answer within {timeout_s:g} s") from error
+        except BadInput:
+            raise
         except Exception as error:  # whatever is wrong with the store, its word cannot be had now
             raise Unavailable(f"the store could not be asked: {type(error).__name__}: {error}") from error
 

@@ -39,6 +39,8 @@ class GatewaySettings:
     publish_timeout_s: float = 30.0
     """A Push that is not on the bus by then is answered UNAVAILABLE; what was begun goes on, and may be joined."""
     limits: Limits = field(default_factory=Limits)
+    artifacts: str = ""
+    """Where contents of artifacts are kept: a folder, or a URL that fsspec can open; empty takes none."""
 
 
 def check_exposure(settings: GatewaySettings) -> None:

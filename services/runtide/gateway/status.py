@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 
+from runtide.gateway.blobs import Damaged, NoContent
 from runtide.gateway.tokens import UnknownToken
 from runtide.wire.errors import BadInput, Busy, NotAllowed, RuntideError, Unavailable
 from runtide.wire.framing import varint
@@ -47,6 +48,10 @@ def answer_for(error: RuntideError) -> Answer:
         code, details, delay = grpc.StatusCode.RESOURCE_EXHAUSTED, [], error.retry_after_s
     elif isinstance(error, Unavailable):
         code, details, delay = grpc.StatusCode.UNAVAILABLE, [], RETRY_AFTER_S
+    elif isinstance(error, NoContent):
+        code, details, delay = grpc.StatusCode.NOT_FOUND, [], None
+    elif isinstance(error, Damaged):
+        code, details, delay = grpc.StatusCode.DATA_LOSS, [], None
     else:
         code, details, delay = grpc.StatusCode.FAILED_PRECONDITION, [], None
     trailing: list[tuple[str, str | bytes]] = []

@@ -62,8 +62,9 @@ class Token:
 
     @property
     def signature(self) -> str:
-        """Who has it, for what is kept of a decision: id, role and, where there is one, name."""
-        return f"{self.id} {self.role} {self.name}".rstrip()
+        """Who has it, for what is kept of a decision: id, role and name if any, cut to the size of an actor."""
+        whole = f"{self.id} {self.role} {self.name}".rstrip()
+        return whole.encode("utf-8", "replace")[: limits.IDENTITY_BYTES].decode("utf-8", "ignore")
 
     def entry(self) -> dict[str, Any]:
         """The token for the control store."""

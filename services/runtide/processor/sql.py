@@ -380,8 +380,8 @@ def unended(ended: Iterable[str]) -> str:
 
 
 def known_runs(project: str | None, run_id: str | None) -> str:
-    """All runs, or those of a project, or those with an id."""
-    conditions = ["1"]
+    """All runs, or those of a project, or those with an id. Books are none."""
+    conditions = [f"NOT startsWith(run_id, {text(MARK)})"]
     if project is not None:
         conditions.append(f"project = {text(project)}")
     if run_id is not None:

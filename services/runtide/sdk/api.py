@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+from runtide.sdk import kpis
 from runtide.sdk import process as processes
+from runtide.sdk.latency import Timer
 from runtide.sdk.notice import Once, strict
 from runtide.sdk.opening import open_run
 from runtide.sdk.run import Run
@@ -43,6 +45,7 @@ def init(
     url: str | None = None,
     token: str | None = None,
     capture_console: bool | None = None,
+    on_duplicate: Literal["warn", "ask", "skip", "attach", "ignore"] | None = None,
 ) -> Run:
     """Open a run and make it the current one. Arguments win over RUNTIDE_* variables.
 
@@ -51,8 +54,13 @@ def init(
     it is there, "auto" continues what this script left unfinished in this folder. `resume_from="RUN?step=T"` continues
     RUN and hides what it had after step T. Steps that log() is not given go on after the last one that stays.
 
-    Blocks for at most 2.5 s, and only where the gateway has to be asked about an id.
-    Raises BadInput for arguments that cannot be, NoSuchRun for resume="must" or resume_from of a run that is not there.
+    `on_duplicate`: what to do where a run of the same code and `config` is known: "warn" names it with its result and
+    cost, "ask" asks at the terminal, "skip" ends the script with exit code 0 (DuplicateRun), "attach" goes on with that
+    run as another attempt, "ignore" does not ask. Runs that differ in one or two keys are named too.
+
+    Blocks for at most 2.5 s, and only where the gateway has to be asked about an id or, for at most 0.9 s unless
+    told to skip, attach or ask, about duplicates. Raises BadInput for arguments that cannot be, NoSuchRun for
+    resume="must" or resume_from of a run that is not there, DuplicateRun as said.
     """
     told = settings(
         os.environ,
@@ -71,6 +79,7 @@ def init(
         url=url,
         token=token,
         capture_console=capture_console,
+        on_duplicate=on_duplicate,
     )
     return open_run(_process, told, config)
 
@@ -101,6 +110,31 @@ def mark(text: str, step: int | None = None) -> None:
         _no_run("mark")
     else:
         run.mark(text, step)
+
+
+def log_kpi(
+    subject: str | Run,
+    name: str,
+    value: float,
+    time: kpis.Time | None = None,
+    unit: str | None = None,
+    goal: kpis.Goal | None = None,
+    project: str | None = None,
+) -> None:
+    """Say a business figure of a run or a model version, however long that is over; no run need be open.
+
+    `subject` is a run, "run:ID" or "model:NAME@VERSION". `time` is when the figure was true: seconds since the epoch, a
+    date or time, or a text of ISO 8601, in UTC unless it says otherwise; now without it. Of one subject, name and time
+    the value that is said last counts. `goal` is "min", "max" or the value to reach. It goes to `project`, else that
+    of the current run, else RUNTIDE_PROJECT.
+    """
+    run = subject if isinstance(subject, Run) else _process.current
+    kpis.books.guarded(project, None if run is None else run.settings, subject, name, value, time, unit, goal)
+
+
+def latency(name: str) -> Timer:
+    """Time a `with` block for the current run; see `Run.latency`."""
+    return Timer(lambda seconds: of_run("log_latency")(name, seconds))
 
 
 def of_run(name: str) -> Callable[..., Any]:

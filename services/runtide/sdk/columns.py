@@ -42,8 +42,15 @@ def numbers(field: str, given: Any) -> list[float]:
         try:
             found.append(number(value))
         except NotANumber as error:
-            raise BadInput(f"{field}[{at}]", f"of type {error}", "it is a number") from error
+            raise BadInput(f"{field}[{at}]", str(error), "it is a number") from error
     return found
+
+
+def flat(field: str, given: Any) -> list[float]:
+    """The numbers of an array of any shape, NaN and Inf too."""
+    if len(getattr(given, "shape", ())) > 1:
+        given = given.reshape(-1)
+    return numbers(field, given)
 
 
 def labels(field: str, given: Any) -> list[Hashable]:

@@ -168,6 +168,29 @@ def recall_areas(found: Counts) -> tuple[float, float]:
     return area, average
 
 
+class Bins(NamedTuple):
+    """Samples by their predicted probability: the bins that have any."""
+
+    places: list[int]
+    predicted: list[float]
+    """Sum of the probabilities of each."""
+    positives: list[int]
+    counts: list[int]
+
+
+def calibration(hits: Sequence[bool], probabilities: Sequence[float], bins: int) -> Bins:
+    """Count into bins of equal width from 0 to 1. Each holds its upper edge, the first one its lower edge too."""
+    edges = [at * (1 / bins) for at in range(1, bins)]
+    predicted, positives, found = [0.0] * bins, [0] * bins, [0] * bins
+    for hit, probability in zip(hits, probabilities, strict=True):
+        at = bisect.bisect_left(edges, probability)
+        predicted[at] += probability
+        positives[at] += hit
+        found[at] += 1
+    places = [at for at in range(bins) if found[at]]
+    return Bins(places, *([each[at] for at in places] for each in (predicted, positives, found)))  # type: ignore[arg-type]
+
+
 def histogram(values: Sequence[float], bins: int | Sequence[float]) -> tuple[list[float], list[int]]:
     """Edges and counts of finite values. Each bin holds its lower edge, the last one its upper edge too."""
     edges = _edges(min(values), max(values), bins) if isinstance(bins, int) else list(bins)

@@ -9,13 +9,13 @@ import itertools
 import json
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runtide.sdk import columns, counting, pictures, values
 from runtide.sdk.counting import Counts
 from runtide.sdk.pictures import Picture
+from runtide.sdk.speaking import Speaker
 from runtide.sdk.stream import as_step
 from runtide.v1.records_pb2 import Figure, Record
 from runtide.wire import limits
@@ -27,10 +27,8 @@ PART_BYTES = 192 * limits.KIB
 HISTOGRAM_BINS = 1000
 
 
-class Figures(ABC):
-    """The part of a run that says figures. `_guard`, `_say` and `_last_step` are the run's."""
-
-    _disabled: bool
+class Figures(Speaker):
+    """The part of a run that says figures."""
 
     def log_confusion_matrix(
         self,
@@ -74,10 +72,26 @@ class Figures(ABC):
         """Count a curve of precision over recall; arguments as those of `log_roc`."""
         self._guard(self._curves, "precision_recall", y_true, scores, labels, positive, name, step)
 
+    def log_calibration(
+        self,
+        y_true: Any,
+        scores: Any,
+        bins: int = 10,
+        labels: Sequence[Any] | None = None,
+        positive: Any = None,
+        name: str = "calibration",
+        step: int | None = None,
+    ) -> None:
+        """Count how often predicted probabilities come true, in `bins` of equal width. Else as `log_roc`."""
+        self._guard(self._calibration, y_true, scores, bins, labels, positive, name, step)
+
     def log_histogram(
         self, data: Any, bins: int | Sequence[float] = 64, name: str = "histogram", step: int | None = None
     ) -> None:
-        """Count values into `bins` of equal width, or between given edges. NaN and Inf are counted beside them."""
+        """Count values into `bins` of equal width, or between given edges. NaN and Inf are counted beside them.
+
+        Of an array of any shape, such as the weights of a layer, all values are counted.
+        """
         self._guard(self._histogram, data, bins, name, step)
 
     def log_table(
@@ -94,18 +108,6 @@ class Figures(ABC):
         """Keep a figure of matplotlib (as PNG) or Plotly (as its JSON), at most 4 MiB."""
         self._guard(self._picture, "figure", pictures.drawing, figure, caption, name, step)
 
-    @abstractmethod
-    def _guard(self, do: Callable[..., object], *arguments: object) -> None:
-        """Do it, and let no error of it into the job."""
-
-    @abstractmethod
-    def _say(self, record: Record) -> None:
-        """Keep a record in the stream."""
-
-    @abstractmethod
-    def _last_step(self) -> int:
-        """The step of the last log()."""
-
     def _confusion(self, y_true: Any, y_pred: Any, labels: Any, name: str, step: int | None) -> None:
         if self._disabled:
             return
@@ -120,19 +122,31 @@ class Figures(ABC):
     ) -> None:
         if self._disabled:
             return
-        actual = columns.labels("y_true", y_true)
-        named = None if labels is None else columns.labels("labels", labels)
-        classes, texts = counting.classes_of("y_true", set(actual), named)
         time_us = time.time_ns() // 1000
-        for label, text, own in _scored(actual, scores, classes, texts, positive):
-            found = counting.counts([value == label for value in actual], own)
+        for text, hits, own in _by_class(y_true, scores, labels, positive):
+            found = counting.counts(hits, own)
             said = _roc(found) if kind == "roc" else _precision_recall(found)
             self._show(name, kind, step, {"class": text, **said}, time_us=time_us)
+
+    def _calibration(
+        self, y_true: Any, scores: Any, bins: int, labels: Any, positive: Any, name: str, step: int | None
+    ) -> None:
+        if self._disabled:
+            return
+        if not isinstance(bins, int) or not 1 <= bins <= HISTOGRAM_BINS:
+            raise BadInput("bins", repr(bins)[:80], f"a calibration curve has 1 to {HISTOGRAM_BINS}")
+        time_us = time.time_ns() // 1000
+        for text, hits, own in _by_class(y_true, scores, labels, positive):
+            for at, score in enumerate(own):
+                if not 0 <= score <= 1:
+                    raise BadInput(f"scores[{at}]", score, "it is a probability, from 0 to 1")
+            found = counting.calibration(hits, own, bins)
+            self._show(name, "calibration", step, {"class": text, "bins": bins, **found._asdict()}, time_us=time_us)
 
     def _histogram(self, data: Any, bins: int | Sequence[float], name: str, step: int | None) -> None:
         if self._disabled:
             return
-        given = columns.numbers("data", data)
+        given = columns.flat("data", data)
         finite = [value for value in given if math.isfinite(value)]
         if not finite:
             raise BadInput("data", "of NaN and Inf only", "a histogram is of finite numbers")
@@ -181,6 +195,15 @@ class Figures(ABC):
             content_type=picture.content_type,
         )
         self._say(Record(figure=figure))
+
+
+def _by_class(y_true: Any, scores: Any, labels: Any, positive: Any) -> Iterator[tuple[str, list[bool], list[float]]]:
+    """Each class that has a curve: its name, which samples are of it, and the scores for it."""
+    actual = columns.labels("y_true", y_true)
+    named = None if labels is None else columns.labels("labels", labels)
+    classes, texts = counting.classes_of("y_true", set(actual), named)
+    for label, text, own in _scored(actual, scores, classes, texts, positive):
+        yield text, [value == label for value in actual], own
 
 
 def _scored(

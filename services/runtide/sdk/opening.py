@@ -11,6 +11,7 @@ from pathlib import Path
 from runtide.sdk import capture, ranks
 from runtide.sdk.agent_link import START_SECONDS, AgentLink, Preflight, start_collector
 from runtide.sdk.delivery import Delivery
+from runtide.sdk.duplicates import decide, question, warn
 from runtide.sdk.ended import EndedHere
 from runtide.sdk.identity import AUTO, LAUNCH_ID, PARENT_PID, Asked, Identity, identify, leftovers, of_rank
 from runtide.sdk.keeper import Keeper
@@ -37,6 +38,9 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
     deadline = time.monotonic() + START_SECONDS
     if told.mode == ONLINE:
         link.ensure()
+    what_ran = WhatRan.of(told) if told.capture and place.rank == 0 else None
+    asked = question(told, link, what_ran.task if what_ran else None, config)
+    told = decide(told, asked, place.world_size)
     parent = os.environ.get(PARENT_PID, "")
     here = host_folder(told.root)
     identity = identify(
@@ -52,7 +56,6 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         say(notice)
     delivery = Delivery(link, told, identity.run_id, identity.launch_id) if told.mode == ONLINE else None
     keeper = Keeper(link)
-    what_ran = WhatRan.of(told) if told.capture and place.rank == 0 else None
     run = Run(
         told,
         run_id=identity.run_id,
@@ -72,6 +75,7 @@ def open_run(process: Process, told: Settings, config: object) -> Run:
         start_collector(told.root, run.stream)
     if place.rank == 0 and run.stream:
         say(_hello(told, run))
+        warn(told, asked)
     process.opened(run, capture_console=told.capture_console)
     return run
 
@@ -159,7 +163,7 @@ def _asker(told: Settings, link: AgentLink, rank: int, deadline: float) -> Calla
             return Preflight()
         answer = delivery.preflight(run_id, launch_id, deadline)
         if answer.error and rank == 0:
-            once.say("preflight", f"{told.url} did not answer for this run, so it is kept here: {answer.error}")
+            once.say("preflight", f"{told.url} has not let this run in, so it is kept here: {answer.error}")
         return answer
 
     return ask

@@ -14,9 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from runtide.sdk import source, values
+from runtide.sdk import kpis, source, values
+from runtide.sdk.artifacts import Artifacts, LoggedArtifact
+from runtide.sdk.datasets import Datasets
 from runtide.sdk.delivery import Arrival, Delivery
 from runtide.sdk.figures import Figures
+from runtide.sdk.latency import Latencies, Latency
 from runtide.sdk.leaving import Leaving
 from runtide.sdk.masking import mask
 from runtide.sdk.notice import Once, say, strict
@@ -40,7 +43,7 @@ Opener = Callable[[bool], Stream | None]
 """Opens a stream of the run for this process; True for a forked child. None where the disk does not allow it."""
 
 
-class Run(Figures):
+class Run(Figures, Datasets, Latencies, Artifacts):
     """One training job's run, from this process. Made by `runtide.init`."""
 
     def __init__(
@@ -71,10 +74,14 @@ class Run(Figures):
         self._once = Once()
         self._names: set[str] = set()
         """Metric names so far: a job that makes up new ones in every step must not fill the store with them."""
+        self._datasets: set[tuple[str, ...]] = set()
+        self._latencies: dict[str, Latency] = {}
+        self._latency_lock = threading.RLock()
         self._gathered: dict[str, float] = {}
         self._gathered_step: int | None = None
         self._lock = threading.RLock()
         self._phases: list[Phase] = []
+        self._uploads: list[LoggedArtifact] = []
         self._finished = False
         self._child = False
         self._forked_at = 0
@@ -135,6 +142,11 @@ class Run(Figures):
     def url(self) -> str:
         """Address of the gateway that the run goes to; empty where none was told."""
         return self._settings.url
+
+    @property
+    def settings(self) -> Settings:
+        """What init() was told."""
+        return self._settings
 
     @property
     def config(self) -> Tree:
@@ -211,6 +223,17 @@ class Run(Figures):
         """Raise an alert that the pages show."""
         self._guard(self._alert, title, text, level, step)
 
+    def log_kpi(
+        self,
+        name: str,
+        value: float,
+        time: kpis.Time | None = None,
+        unit: str | None = None,
+        goal: kpis.Goal | None = None,
+    ) -> None:
+        """Say a business figure of this run; see `runtide.log_kpi`. The run may have finished."""
+        kpis.books.guarded(None, self._settings, f"run:{self._id}", name, value, time, unit, goal)
+
     def define_metric(
         self,
         name: str,
@@ -273,9 +296,11 @@ class Run(Figures):
             self._stream.writer.forget()
             self._forked_at = self._stream.next_step
         self._stream = None
-        self._lock = threading.RLock()
+        self._lock, self._latency_lock = threading.RLock(), threading.RLock()
         self._gathered, self._gathered_step = {}, None
+        self._latencies = {}
         self._phases = []
+        self._uploads = []
         self._refused, self._first_refusal = 0, ""
         self._delivery = None
         self._child = True
@@ -336,7 +361,7 @@ class Run(Figures):
                     )
                     self._refuse("depth", deep)
                     continue
-                self._refuse(f"value {name}", BadInput(f"metric {name!r}", f"of type {error}", "metrics are numbers"))
+                self._refuse(f"value {name}", BadInput(f"metric {name!r}", str(error), error.limit))
         return found
 
     def _flush_gathered(self, time_us: int = 0) -> None:
@@ -391,6 +416,20 @@ class Run(Figures):
         """The step that a figure belongs to when none is said."""
         stream = self._stream
         return max(0, stream.next_step - 1) if stream is not None else self._forked_at
+
+    def _step_now(self) -> int | None:
+        stream = self._stream
+        found = stream.next_step if stream is not None else self._forked_at
+        return found - 1 if found > 0 else None
+
+    def _log_beside(self, metrics: dict[str, float], step: int) -> None:
+        found = self._numbers(metrics)
+        if found and (stream := self._out()) is not None:
+            stream.log(list(found), list(found.values()), step, time.time_ns() // 1000, moves=False)
+
+    def _sum_up(self, figures: dict[str, float]) -> None:
+        if not self._child:
+            self._summary.update(figures)
 
     def _say(self, record: Record) -> None:
         stream = self._out()
@@ -449,7 +488,14 @@ class Run(Figures):
         self._guard(self._say_entries, changed, removed, ConfigSet)
 
     def _summary_set(self, changed: Mapping[str, object], removed: list[str]) -> None:
-        self._guard(self._say_entries, {**changed, **dict.fromkeys(removed)}, [], SummarySet)
+        said: dict[str, object] = dict.fromkeys(removed)
+        for name, value in changed.items():
+            if value is not values.CIRCLE and (what := values.opaque(value)):
+                limit = "a summary takes numbers, texts and what is made of them"
+                self._guard(self._refuse, f"opaque {name}", BadInput(f"entry {name!r}", f"of type {what}", limit))
+            else:
+                said[name] = value
+        self._guard(self._say_entries, said, [], SummarySet)
 
     def _say_entries(
         self, changed: Mapping[str, object], removed: list[str], kind: type[ConfigSet] | type[SummarySet]
@@ -471,6 +517,9 @@ class Run(Figures):
             if problem := values.name_problem("an entry", name):
                 self._refuse(f"name {name!r:.80}", problem)
                 continue
+            if value is values.CIRCLE:
+                self._refuse(f"circle {name}", BadInput(f"entry {name!r}", "part of itself", "entries have an end"))
+                continue
             entry = Entry(key=name, json=_utf8(values.to_json(mask(name, value))))
             if entry.ByteSize() > _ENTRIES_BYTES:
                 limit = f"an entry has at most {_ENTRIES_BYTES} bytes"
@@ -487,6 +536,7 @@ class Run(Figures):
             for phase in reversed(self._phases.copy()):
                 phase.end()
             self._guard(self._flush_gathered)
+            self._guard(self._end_latencies)
             self._guard(self._say_what_ran)
             if self._what_ran is not None:
                 self._guard(self._what_ran.leave)
@@ -521,9 +571,13 @@ class Run(Figures):
             return
         if leaving.reason == "signal":
             timeout = 0.0  # who sent it will not wait
+        deadline = time.monotonic() + timeout
         arrival = self._delivery.acknowledged(stream, timeout) if self._delivery else Arrival.AWAY
         if arrival is not Arrival.ARRIVED:
             self._say_what_is_left(stream, arrival)
+            deadline = 0.0
+        if left := self._wait_for_uploads(deadline):
+            say(f"{left} artifact{'' if left == 1 else 's'} not uploaded yet, the agent goes on; or run: runtide sync")
 
     def _say_what_is_left(self, stream: Stream, arrival: Arrival) -> None:
         position = position_of(stream.writer)
@@ -534,7 +588,7 @@ class Run(Figures):
             say(f"{left} not confirmed yet, the agent goes on sending")
         else:
             why = f" ({position.error})" if position.error else ""
-            say(f"{left} still local{why}, sent when a gateway is reachable; or run: runtide sync")
+            say(f"{left} still local{why}, sent when a gateway takes it; or run: runtide sync")
 
     def _refuse(self, subject: str, error: BadInput) -> None:
         self._count(error)

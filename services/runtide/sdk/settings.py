@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from runtide.sdk.identity import RESUMES, lives, parse_resume_from
 from runtide.spool.layout import default_root, tenant, tls_files
@@ -17,13 +18,22 @@ from runtide.wire import limits
 from runtide.wire.books import MARK, is_book
 from runtide.wire.errors import BadInput
 
-DEFAULT_URL = "grpc://127.0.0.1:7171"
+DEFAULT_PORT = 7171
+DEFAULT_URL = f"grpc://127.0.0.1:{DEFAULT_PORT}"
 ONLINE, OFFLINE, DISABLED = "online", "offline", "disabled"
 MODES = (ONLINE, OFFLINE, DISABLED)
+WARN, ASK, SKIP, ATTACH, IGNORE = "warn", "ask", "skip", "attach", "ignore"
+POLICIES = (WARN, ASK, SKIP, ATTACH, IGNORE)
 SCHEMES = ("grpc://", "grpcs://")
+_TENSORFLOW = (
+    *("TF_CONFIG", "TF_CPP_*", "TF_CUDNN_*", "TF_DETERMINISTIC_OPS", "TF_DISABLE_*", "TF_ENABLE_*", "TF_FORCE_*"),
+    *("TF_GPU_*", "TF_NUM_*", "TF_USE_*", "TF_XLA_*"),
+)
+"""Not all that begins with TF_: Terraform's variables do as well, and they hold credentials."""
 CAPTURE_ENV = (
     *("CUDA_*", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NCCL_*", "XLA_*", "JAX_*"),
-    *("TORCH_*", "PYTORCH_*", "TF_*", "OMP_*", "MKL_*", "KMP_*", "OPENBLAS_*", "TOKENIZERS_PARALLELISM", "HF_HOME"),
+    *("TORCH_*", "PYTORCH_*", "OMP_*", "MKL_*", "KMP_*", "OPENBLAS_*", "TOKENIZERS_PARALLELISM", "HF_HOME"),
+    *_TENSORFLOW,
     *("PYTHONHASHSEED", "PYTHONPATH", "CONDA_DEFAULT_ENV", "VIRTUAL_ENV", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("SLURM_JOB_*", "SLURM_ARRAY_*", "SLURM_NNODES", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK"),
 )
@@ -61,6 +71,8 @@ class Settings:
     capture_env: tuple[str, ...] = CAPTURE_ENV
     """Patterns of the environment variables that are."""
     start_agent: bool = True
+    on_duplicate: str = WARN
+    """What is done where the same has been run before: one of POLICIES."""
     budget_bytes: int = limits.SPOOL_BYTES
 
     @property
@@ -87,6 +99,7 @@ def settings(
     url: str | None = None,
     token: str | None = None,
     capture_console: bool | None = None,
+    on_duplicate: str | None = None,
 ) -> Settings:
     """Put arguments, environment and defaults together."""
     resumed = parse_resume_from(str(resume_from)) if resume_from else ("", None)
@@ -115,6 +128,7 @@ def settings(
         capture=_switch(None, env, "RUNTIDE_CAPTURE"),
         capture_env=_patterns(env),
         start_agent=chosen_mode == ONLINE and env.get("RUNTIDE_AGENT", "") != "external",
+        on_duplicate=_choice("on_duplicate", on_duplicate, env, "RUNTIDE_ON_DUPLICATE", WARN, POLICIES),
         budget_bytes=_budget(env),
     )
 
@@ -170,7 +184,9 @@ def _tags(given: Iterable[str] | str | None, env: Mapping[str, str]) -> tuple[st
         given = [given]
     elif not isinstance(given, Iterable):
         raise BadInput("tags", repr(given)[:80], "they are a text or several texts")
-    return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in given if str(tag)))
+    again = env.get("RUNTIDE_REPRODUCES", "")  # set by `runtide reproduce`: which run this one repeats
+    every = [*given, *([f"reproduces:{again}"] if again else [])]
+    return tuple(dict.fromkeys(_short("tags", str(tag)) for tag in every if str(tag)))
 
 
 def local_url(env: Mapping[str, str]) -> str:
@@ -200,7 +216,17 @@ def _url(value: str, mode: str) -> str:
         value = f"grpc://{value}"
     if not value.startswith(SCHEMES):
         raise BadInput("url", repr(value), "it begins with grpc:// or grpcs://")
-    return value.rstrip("/")
+    return _with_port(value.rstrip("/"))
+
+
+def _with_port(url: str) -> str:
+    """An address as it is shown and asked: with its port. What cannot be one is left to who asks there."""
+    try:
+        parts = urlsplit(url)
+        bare = bool(parts.hostname) and parts.port is None and not parts.path and not parts.netloc.endswith(":")
+    except ValueError:
+        return url
+    return f"{url}:{DEFAULT_PORT}" if bare else url
 
 
 def _switch(given: bool | None, env: Mapping[str, str], variable: str) -> bool:

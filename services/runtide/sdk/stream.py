@@ -75,8 +75,13 @@ class Stream:
             self.writer.append_step(element, plan.use)
         return True
 
-    def log(self, names: Sequence[str], values: Sequence[float], step: int | None, time_us: int) -> None:
-        """Write a step of checked names and values, as several Steps where it has too many names for one."""
+    def log(
+        self, names: Sequence[str], values: Sequence[float], step: int | None, time_us: int, moves: bool = True
+    ) -> None:
+        """Write a step of checked names and values, as several Steps where it has too many names for one.
+
+        With `moves=False` the next log() that says no step goes on as if this had not been.
+        """
         with self._lock:
             at = self.next_step if step is None else step
             if at >= _MAX_STEP:
@@ -84,7 +89,8 @@ class Stream:
             for start, end in _chunks(names):
                 plan = self._plan(tuple(names[start:end]))
                 self.writer.append_step(plan.encode(at, time_us, list(values[start:end])), plan.use)
-            self.next_step = at + 1
+            if moves:
+                self.next_step = at + 1
 
     def say(self, record: Record, worth: Worth = Worth.DATA) -> bool:
         """Append any record but a Step. Raises BadInput where it is too large."""

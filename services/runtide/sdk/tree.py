@@ -77,7 +77,7 @@ class Tree(MutableMapping[str, Any]):
             changed: dict[str, object] = {}
             # an empty section was said as a value
             removed = [self._path.removesuffix(self._separator)] if self._path and not self._data else []
-            _merge(self._data, mapping, self._path, self._separator, changed, removed, 0)
+            _merge(self._data, mapping, self._path, self._separator, changed, removed, frozenset([id(given)]))
             if changed or removed:
                 self._said(changed, removed)
 
@@ -93,18 +93,22 @@ def _merge(
     separator: str,
     changed: dict[str, object],
     removed: list[str],
-    depth: int,
+    above: frozenset[int],
 ) -> None:
+    """`above` are the mappings that `given` lies in: what holds itself is said as a circle, and not kept."""
     for key, value in given.items():
         name = str(key)
         inner = values.as_mapping(value)
-        if inner and depth < values.MAX_DEPTH:
+        below = bool(inner) and len(above) <= values.MAX_DEPTH
+        if id(value) in above or (not below and values.circular(value)):
+            changed[f"{path}{name}"] = values.CIRCLE
+        elif inner and below:
             there = into.get(name)
             if not isinstance(there, dict) or not there:
                 if name in into:
                     removed.append(f"{path}{name}")
                 there = into[name] = {}
-            _merge(there, inner, f"{path}{name}{separator}", separator, changed, removed, depth + 1)
+            _merge(there, inner, f"{path}{name}{separator}", separator, changed, removed, above | {id(value)})
         else:
             if isinstance(there := into.get(name), dict) and there:
                 removed += [str(leaf) for leaf, _ in values.flatten({f"{path}{name}": there}, separator)]

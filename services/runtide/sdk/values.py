@@ -19,13 +19,25 @@ from runtide.wire.errors import BadInput
 
 MAX_DEPTH = 32
 _REPR_CHARS = 1000
+_DEEP = 200
+_UNKNOWN = object()
+CIRCLE = object()
+"""Stands for a value that holds itself, so that it is refused by its name and costs nothing else."""
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class NotANumber(ValueError):
-    """A metric value is none; the text says of what type it is instead."""
+    """A metric value is none; the text says what it is instead."""
+
+    limit = "metrics are numbers"
+
+
+class TooLarge(NotANumber):
+    """A whole number that no float holds."""
+
+    limit = f"metrics are floats of 64 bits, at most {sys.float_info.max:.2g}"
 
 
 def number(value: Any) -> float:
@@ -33,20 +45,23 @@ def number(value: Any) -> float:
     if isinstance(value, float | int):
         try:
             return float(value)
-        except OverflowError:
-            return math.inf if value > 0 else -math.inf
+        except OverflowError as error:
+            sign = "-" if value < 0 else ""
+            raise TooLarge(f"about {sign}10**{math.log10(abs(value)):.0f}") from error
     if isinstance(value, str | bytes | complex) or value is None:
-        raise NotANumber(_what(value))
+        raise NotANumber(f"of type {_what(value)}")
     if (shape := getattr(value, "shape", None)) is not None and math.prod(shape) != 1:
-        raise NotANumber(f"{_what(value)} with shape {tuple(shape)}")
+        raise NotANumber(f"of type {_what(value)} with shape {tuple(shape)}")
     try:
         if callable(item := getattr(value, "item", None)):
             value = item()
             if isinstance(value, str | bytes | complex):
-                raise NotANumber(_what(value))
+                raise NotANumber(f"of type {_what(value)}")
         return float(value)
+    except NotANumber:
+        raise
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise NotANumber(_what(value)) from error
+        raise NotANumber(f"of type {_what(value)}") from error
 
 
 def name_problem(what: str, name: object) -> BadInput | None:
@@ -100,6 +115,30 @@ def as_mapping(value: object) -> Mapping[Any, Any] | None:
     return None
 
 
+def circular(value: object, above: frozenset[int] = frozenset()) -> bool:
+    """Whether a value holds itself somewhere, or is nested so deep that it may as well."""
+    if value is None or isinstance(value, str | bytes | int | float):
+        return False
+    mapping = as_mapping(value)
+    inner = value if isinstance(value, list | tuple) else () if mapping is None else mapping.values()
+    if id(value) in above or len(above) > _DEEP:
+        return True
+    above |= {id(value)}
+    return any(circular(item, above) for item in inner)
+
+
+def opaque(value: object, depth: int = 0) -> str:
+    """What there is in a value that has no form but its repr, by its type; empty where there is no such thing."""
+    if value is None or isinstance(value, str | int | float | type) or depth > MAX_DEPTH:
+        return ""
+    if (mapping := as_mapping(value)) is not None:
+        value = list(mapping.values())
+    if isinstance(value, list | tuple):
+        return next(filter(None, (opaque(item, depth + 1) for item in value)), "")
+    step = _plainer(value)
+    return _what(value) if step is _UNKNOWN else opaque(step, depth + 1)
+
+
 def _of_omegaconf(value: object) -> bool:
     return type(value).__module__.partition(".")[0] == "omegaconf"
 
@@ -129,6 +168,12 @@ def _what(value: object) -> str:
 
 def plain(value: object) -> object:
     """One step from what JSON does not know to what it may know: a text at last."""
+    step = _plainer(value)
+    return repr(value)[:_REPR_CHARS] if step is _UNKNOWN else step
+
+
+def _plainer(value: object) -> object:
+    """That step; _UNKNOWN where there is nothing but its repr."""
     if isinstance(value, Enum):
         return value.value if isinstance(value.value, str | int | float | bool) else value.name
     if (mapping := as_mapping(value)) is not None:
@@ -143,7 +188,9 @@ def plain(value: object) -> object:
         return listed() if math.prod(getattr(value, "shape", ())) <= _REPR_CHARS else repr(value)[:_REPR_CHARS]
     if hasattr(value, "__fspath__"):
         return str(value)
-    return repr(value)[:_REPR_CHARS] if not isinstance(value, type) else f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return _UNKNOWN
 
 
 def _tame(value: object, depth: int) -> object:

@@ -12,12 +12,11 @@ from runtide.bus import SCHEMA, Message
 from runtide.sink.streams import Interval, StreamKey
 from runtide.v1.ingest_pb2 import Range, Ruling
 from runtide.v1.records_pb2 import Gap
+from runtide.wire.books import UNREADABLE
 from runtide.wire.decode import ATTEMPTS, Dead, Decoded, Other, decode
 from runtide.wire.limits import STREAM_BYTES
 
 DAY_US = 86_400_000_000
-UNREADABLE = "unreadable"
-"""How the stream is called of a message that does not say which stream it is of."""
 _SCHEMA_BYTES = 32
 """Of the name of a schema, in a dead letter."""
 

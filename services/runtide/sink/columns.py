@@ -19,6 +19,7 @@ from runtide.sink.streams import StreamState
 from runtide.v1.records_pb2 import Role
 from runtide.warehouse.dead_letters import Letter
 from runtide.wire import canary
+from runtide.wire.books import is_book
 from runtide.wire.decode import Steps
 
 DAYS_MOST = 65_535
@@ -247,14 +248,16 @@ def ledger(states: Sequence[StreamState], days: int) -> pa.RecordBatch:
             "clock_most_us": pa.array([state.clock_most_us for state in states], pa.int64()),
             "stepped_received_at": pa.array([_milliseconds(state.stepped_us) for state in states], _RECEIVED),
             "revision": pa.array([state.revision + 1 for state in states], pa.uint64()),
-            "days": pa.array([_shortest(state.days, _days(state.project, days)) for state in states], pa.uint16()),
+            "days": pa.array([_shortest(state.days, _days(state, days)) for state in states], pa.uint16()),
         }
     )
 
 
-def _days(project: str, days: int) -> int:
-    """The retention of a project's raw rows: what the canary says must not pile up."""
-    return canary.DAYS if project == canary.PROJECT else days
+def _days(of: Arrived | StreamState, days: int) -> int:
+    """The retention of a run's raw rows: what the canary says must not pile up, and books are kept."""
+    if is_book(of.run_id):
+        return 0
+    return canary.DAYS if of.project == canary.PROJECT else days
 
 
 def _kept(part: Arrived, days: int) -> int:
@@ -388,7 +391,7 @@ def _shared(parts: Sequence[Arrived], owner: NDArray[np.int64], days: int) -> di
     columns["attempt"] = _of_owner([part.attempt for part in parts], np.uint16, owner)
     received = _of_owner([part.received_us // 1000 for part in parts], np.int64, owner)
     columns["received_at"] = pa.array(received).view(_RECEIVED)
-    columns["days"] = _of_owner([_kept(part, _days(part.project, days)) for part in parts], np.uint16, owner)
+    columns["days"] = _of_owner([_kept(part, _days(part, days)) for part in parts], np.uint16, owner)
     return columns
 
 

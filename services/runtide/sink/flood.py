@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
-from runtide.sink.arrived import UNREADABLE, Arrived
+from runtide.sink.arrived import Arrived
+from runtide.wire.books import UNREADABLE
 from runtide.wire.decode import Dead, Decoded
 
 RunKey = tuple[str, str]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from clickhouse_connect.driver.client import Client
 
-from runtide.sink.arrived import UNREADABLE, Arrived, late_days
+from runtide.sink.arrived import Arrived, late_days
 from runtide.sink.columns import Fate
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.v1.ingest_pb2 import Range, Ruling
@@ -35,6 +35,7 @@ from runtide.warehouse.dead_letters import (
     letters_of,
     stored_among,
 )
+from runtide.wire.books import UNREADABLE
 from runtide.wire.decode import Decoded, decode
 
 Place = tuple[StreamKey, int]

@@ -23,7 +23,7 @@ from clickhouse_connect.driver.client import Client
 
 from runtide.bus import Lapsed
 from runtide.sink import columns
-from runtide.sink.arrived import UNREADABLE, Arrived
+from runtide.sink.arrived import Arrived
 from runtide.sink.audit import links
 from runtide.sink.flood import Flood, RunKey, Shared, counted
 from runtide.sink.recall import others_write, recall, understood
@@ -31,6 +31,7 @@ from runtide.sink.rulings import Judged, judge
 from runtide.sink.streams import StreamKey, StreamState
 from runtide.warehouse.errors import RowsRefused, StoreBusy
 from runtide.warehouse.writer import Inserts
+from runtide.wire.books import UNREADABLE
 from runtide.wire.crash import crash_point
 from runtide.wire.decode import Dead, Decoded
 from runtide.wire.hints import Hint

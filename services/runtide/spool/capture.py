@@ -40,8 +40,14 @@ class CaptureTask:
     def read(cls, folder: Path) -> CaptureTask | None:
         """Read the task that lies in a stream's folder; None where there is none. Raises ValueError and TypeError."""
         try:
-            found = json.loads((folder / CAPTURE_FILE).read_text())
+            text = (folder / CAPTURE_FILE).read_text()
         except FileNotFoundError:
             return None
+        return cls.parsed(text)
+
+    @classmethod
+    def parsed(cls, text: str) -> CaptureTask:
+        """What `text` made. Raises ValueError and TypeError."""
+        found = json.loads(text)
         known = {each.name for each in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in found.items() if name in known})

@@ -56,7 +56,12 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What jobs and commands of this stack are started with."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RUNTIDE_")}
-        told = {"RUNTIDE_HOME": str(self.home), "RUNTIDE_SILENT": "1", "RUNTIDE_SAMPLE_SECONDS": "1"}
+        told = {
+            "RUNTIDE_HOME": str(self.home),
+            "RUNTIDE_SILENT": "1",
+            "RUNTIDE_SAMPLE_SECONDS": "1",
+            "RUNTIDE_ON_DUPLICATE": "ignore",
+        }
         if (state := Home(self.home).read()) is not None:
             told["RUNTIDE_URL"] = f"grpc://127.0.0.1:{state.ports.gateway}"
         return clean | told | self.told

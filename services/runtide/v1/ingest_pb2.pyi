@@ -105,17 +105,21 @@ class Refusal(_message.Message):
     def __init__(self, code: _Optional[str] = ..., field: _Optional[str] = ..., value: _Optional[str] = ..., limit: _Optional[str] = ..., offset: _Optional[int] = ..., key_sets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PreflightRequest(_message.Message):
-    __slots__ = ("project", "run_id", "launch_id")
+    __slots__ = ("project", "run_id", "launch_id", "fingerprint", "config")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     LAUNCH_ID_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     project: str
     run_id: str
     launch_id: str
-    def __init__(self, project: _Optional[str] = ..., run_id: _Optional[str] = ..., launch_id: _Optional[str] = ...) -> None: ...
+    fingerprint: _records_pb2.Fingerprint
+    config: str
+    def __init__(self, project: _Optional[str] = ..., run_id: _Optional[str] = ..., launch_id: _Optional[str] = ..., fingerprint: _Optional[_Union[_records_pb2.Fingerprint, _Mapping]] = ..., config: _Optional[str] = ...) -> None: ...
 
 class PreflightResponse(_message.Message):
-    __slots__ = ("project", "run_exists", "run_state", "attempt", "time_us", "limits", "last_step", "role")
+    __slots__ = ("project", "run_exists", "run_state", "attempt", "time_us", "limits", "last_step", "role", "duplicates")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +135,7 @@ class PreflightResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LAST_STEP_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     project: str
     run_exists: bool
     run_state: str
@@ -139,7 +144,40 @@ class PreflightResponse(_message.Message):
     limits: _containers.ScalarMap[str, int]
     last_step: int
     role: str
-    def __init__(self, project: _Optional[str] = ..., run_exists: bool = ..., run_state: _Optional[str] = ..., attempt: _Optional[int] = ..., time_us: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., last_step: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
+    duplicates: _containers.RepeatedCompositeFieldContainer[Duplicate]
+    def __init__(self, project: _Optional[str] = ..., run_exists: bool = ..., run_state: _Optional[str] = ..., attempt: _Optional[int] = ..., time_us: _Optional[int] = ..., limits: _Optional[_Mapping[str, int]] = ..., last_step: _Optional[int] = ..., role: _Optional[str] = ..., duplicates: _Optional[_Iterable[_Union[Duplicate, _Mapping]]] = ...) -> None: ...
+
+class Duplicate(_message.Message):
+    __slots__ = ("run_id", "name", "user", "state", "started_us", "duration_s", "world_size", "differences", "result")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_US_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    name: str
+    user: str
+    state: str
+    started_us: int
+    duration_s: float
+    world_size: int
+    differences: _containers.RepeatedCompositeFieldContainer[Difference]
+    result: str
+    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., user: _Optional[str] = ..., state: _Optional[str] = ..., started_us: _Optional[int] = ..., duration_s: _Optional[float] = ..., world_size: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ..., result: _Optional[str] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("what", "there", "here")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    THERE_FIELD_NUMBER: _ClassVar[int]
+    HERE_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    there: str
+    here: str
+    def __init__(self, what: _Optional[str] = ..., there: _Optional[str] = ..., here: _Optional[str] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ("project", "streams")

@@ -49,7 +49,9 @@ def keep_to(client: Client, project: str) -> None:
     Raises StoreMisconfigured where the tables are not there: nothing could be kept from it then.
     For pages, whose queries are their own: whoever may write SQL could take the setting back.
     """
-    found = client.query("SELECT table FROM system.columns WHERE database = 'runtide' AND name = 'project'")
+    found = client.query(
+        "SELECT table FROM system.columns WHERE database = 'runtide' AND name = 'project' AND table != 'price_rows'"
+    )  # prices are those of all projects
     if not {"points", "runs"} <= {table for (table,) in found.result_rows}:
         raise StoreMisconfigured("the tables of runtide are not there yet: run `runtide migrate`")
     filtered = _literal(f"project = {_literal(project)}")

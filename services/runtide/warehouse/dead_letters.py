@@ -15,10 +15,11 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtide.v1.records_pb2 import KeySet
 from runtide.warehouse.errors import classified
+from runtide.wire import books
 
 TAKEN, REPLAYED, REFUSED, DISCARDED = "taken", "replayed", "refused", "discarded"
 PENDING = "pending"
-UNREADABLE = "unreadable-"
+UNREADABLE = f"{books.UNREADABLE}-"
 """How the stream of a letter begins that is a whole message of the bus, which could not be read."""
 DONE = (REPLAYED, DISCARDED)
 """Fates after which nothing more becomes of a letter."""

@@ -9,6 +9,8 @@ from typing import Any
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from runtide.v1.ingest_pb2 import Duplicate, PreflightRequest
+from runtide.warehouse.duplicates import find_duplicates
 from runtide.warehouse.errors import classified
 
 _LOOKED_THROUGH = 20_000_000
@@ -82,6 +84,10 @@ class LedgerReader:
             attempt=attempt,
             last_step=self._last_step(told, attempt, resumed) if attempt > 1 else None,
         )
+
+    def duplicates(self, project: str, asked: PreflightRequest) -> Sequence[Duplicate]:
+        """Runs that are the same as the one that asks, or nearly so. Raises BadInput and StoreError."""
+        return find_duplicates(self._client, project, asked)
 
     def _last_step(self, told: Mapping[str, object], attempt: int, resumed: Mapping[int, int]) -> int | None:
         """Where the latest attempt before `attempt` that logged anything has come to, cut where a later one resumed.

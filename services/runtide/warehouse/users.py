@@ -52,16 +52,36 @@ VIEWS = (
     "images",
     "metric_definitions",
     "run_metrics",
+    "duplicates",
+    "explored",
+    "completeness",
+    "dataset_uses",
+    "datasets",
+    "kpis",
+    "calibrations",
     "audit",
     "run_changes",
     "deleted_runs",
     "comments",
     "claims",
     "saved_views",
+    "costs",
+    "run_costs",
+    "artifact_words",
+    "artifacts",
+    "artifact_files",
+    "artifact_uses",
     "experiment_runs",
     "experiments",
     "experiment_dependencies",
 )
+KEPT = ("price_rows",)
+"""Written by an administrator, as `runtide migrate` is run by one."""
+GATEWAY = (
+    *("ledger", "events", "points", "runs", "run_rows", "run_changes", "audit_rows"),
+    *("fingerprints", "run_metrics", "metric_summary", "metric_summary_rows", "metric_definitions"),
+)
+"""What Preflight and Status ask, and what the views among it read."""
 PARTS = ("gateway", "sink", "processor", "dashboard")
 
 _LIMITS = """CREATE SETTINGS PROFILE IF NOT EXISTS runtide_{name} SETTINGS {settings}"""
@@ -110,14 +130,14 @@ def _profiles() -> Iterator[str]:
 def _roles() -> Iterator[str]:
     for part in PARTS:
         yield f"CREATE ROLE IF NOT EXISTS runtide_{part}_role"
-    yield _grant("SELECT", ("ledger", "events", "points", "runs", "run_rows", "run_changes", "audit_rows"), "gateway")
+    yield _grant("SELECT", GATEWAY, "gateway")
     for right in ("SELECT", "INSERT"):
         yield _grant(right, RAW, "sink")
     yield "GRANT SELECT(query_id, query_kind) ON system.processes TO runtide_sink_role"
-    yield _grant("SELECT", (*RAW, *DERIVED, *VIEWS), "processor")
+    yield _grant("SELECT", (*RAW, *DERIVED, *KEPT, *VIEWS), "processor")
     yield _grant("INSERT", DERIVED, "processor")
     yield "GRANT ALTER DELETE ON runtide.attempt_bounds TO runtide_processor_role"
-    yield _grant("SELECT", (*RAW, *DERIVED, *VIEWS), "dashboard")
+    yield _grant("SELECT", (*RAW, *DERIVED, *KEPT, *VIEWS), "dashboard")
 
 
 def _grant(right: str, tables: Iterable[str], part: str) -> str:
@@ -142,6 +162,8 @@ def _policies() -> Iterator[str]:
     """The parts see every row. Said out loud, since a policy for a reader may hide all rows from who has none."""
     everybody = ", ".join(f"runtide_{part}" for part in PARTS)
     yield f"CREATE ROW POLICY IF NOT EXISTS runtide_all ON runtide.* USING 1 TO {everybody}"
+    for table in KEPT:  # prices are those of all projects, and their readers see them too
+        yield f"CREATE ROW POLICY IF NOT EXISTS runtide_{table} ON runtide.{table} USING 1 TO runtide_dashboard_role"
 
 
 def _readers(projects: Iterable[str]) -> Iterator[str]:

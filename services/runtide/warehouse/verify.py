@@ -87,6 +87,8 @@ class StreamVerification:
     """Who gave them up, when, and why."""
     gaps: int = 0
     """Declared losses."""
+    losses: list[str] = field(default_factory=list)
+    """What was declared lost, and why: at most LISTED."""
     lost_records: int = 0
     """Records within declared ranges that never came, as far as they were counted."""
     ledger_mark: int | None = None
@@ -113,13 +115,17 @@ class Verification:
     project: str
     run_id: str
     streams: list[StreamVerification] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Artifacts that were logged and are not uploaded."""
 
     @property
     def problems(self) -> list[str]:
         """What is wrong, naming stream, rank, range and table."""
         if not self.streams:
             return [f"nothing is stored of run {self.run_id} of project {self.project}"]
-        return [problem for stream in self.streams for problem in stream.problems]
+        return [problem for stream in self.streams for problem in stream.problems] + [
+            f"artifact {name}: not uploaded yet, it waits in the spool of its host" for name in self.waiting
+        ]
 
     @property
     def clean(self) -> bool:
@@ -192,7 +198,7 @@ def verify_run(client: Client, project: str, run_id: str) -> Verification:
     run.read_discarded(streams)
     run.look_at_ends(streams)
     ordered = sorted(streams.values(), key=lambda stream: (stream.role == "agent", stream.rank, stream.stream))
-    return Verification(project, run_id, ordered)
+    return Verification(project, run_id, ordered, run.waiting_artifacts())
 
 
 _KEYS = {
@@ -257,6 +263,22 @@ FROM runtide.ledger FINAL
 WHERE {_OF_RUN}
 """  # noqa: S608  constants
 
+_WAITING = f"""
+SELECT any(name)
+FROM
+(
+    SELECT
+        JSONExtractString(json, 'name') AS name, JSONExtractString(json, 'json') AS told,
+        JSONExtractString(told, 'of') AS logged, JSONExtractBool(told, 'pending') AS pending
+    FROM runtide.events
+    WHERE {_OF_RUN} AND kind = 'artifact_ref'
+)
+WHERE logged != ''
+GROUP BY logged
+HAVING NOT has(groupUniqArray(pending), false)
+ORDER BY logged
+"""  # noqa: S608  constants
+
 _DISCARDED = f"""
 SELECT stream, by, reason, formatDateTime(max(at), '%F %H:%i UTC', 'UTC'), count(), min(offset), max(offset)
 FROM
@@ -319,6 +341,8 @@ class _Run:
             speaker = streams.setdefault(stream, StreamVerification(stream, rank, host, "", attempt))
             if kind == "gap":
                 speaker.gaps += max(int(said.get("records", 0)), 1)
+                if len(speaker.losses) < LISTED:
+                    speaker.losses.append(_loss(said))
                 speaker.lost_records += int(said.get("records", 0)) if "length" in said else 0
             elif kind == "stream_closed":
                 speaker.closed = True
@@ -365,6 +389,10 @@ class _Run:
             if found.declared_end is not None and end < found.declared_end:
                 found.missing.append(MissingRange(end, found.declared_end))
 
+    def waiting_artifacts(self) -> list[str]:
+        """Names of what was logged and neither uploaded nor refused."""
+        return [str(name) for (name,) in self._rows(_WAITING)]
+
     def _note(self, found: StreamVerification, gone: MissingRange, received_s: int) -> None:
         """Note a range that no table holds, and whether it has expired; what came before it came at `received_s`."""
         kept = self._kept.get(found.stream, _Kept())
@@ -410,6 +438,13 @@ class _Run:
             return self._client.query(sql, parameters=dict(parameters)).result_rows
         except (ClickHouseError, OSError) as error:
             raise classified(error) from error
+
+
+def _loss(said: Mapping[str, Any]) -> str:
+    """A declared loss in words."""
+    counted = ", ".join(f"{said[name]} {name}" for name in ("records", "points") if int(said.get(name, 0)))
+    detail = f": {said['detail']}" if said.get("detail") else ""
+    return f"declared lost ({said.get('reason', 'no reason')}): {counted or 'not counted'}{detail}"
 
 
 def _missing(found: StreamVerification) -> list[str]:

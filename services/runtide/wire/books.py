@@ -12,6 +12,10 @@ KPIS = "@kpis"
 """Business figures, which come after the run that they are about has ended."""
 
 
+UNREADABLE = "unreadable"
+"""What the streams begin with that a sink makes up for messages which it cannot read; no job's stream may."""
+
+
 def is_book(run_id: str) -> bool:
     """Say whether this is a book rather than a run: it has no state, no attempts and no row in `runs`."""
     return run_id.startswith(MARK)

@@ -104,7 +104,7 @@ KINDS: dict[str, Kind] = {
     "objective": Kind(experiments.judge_objective, subjects=("experiment",)),
     "budget": Kind(experiments.judge_budget),
     "plan": Kind(experiments.judge_plan, subjects=("experiment",)),
-    "depends": Kind(experiments.judge_depends, subjects=("experiment",), adds=True),
+    "depends": Kind(experiments.judge_depends, subjects=("experiment", "run"), adds=True),
     "retention": Kind(_anything, admin=True),
     "view_save": Kind(_object, "view", ("view",)),
     "view_delete": Kind(_exactly(None), "view", ("view",)),

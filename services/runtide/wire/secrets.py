@@ -7,6 +7,7 @@ one and `token = os.environ["TOKEN"]` is not, since code that is kept has to run
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -45,6 +46,16 @@ _WRITTEN = re.compile(
     r"""\s{0,4}[=:]\s{0,4}[rbuf]{0,2}(?:(?:\\?["']){3}|\\?["'](?!\\?["']))"""
 )
 """A name that a text follows: password = "x", env["API_KEY"] = 'x', password: str = "x"."""
+_OPTION = re.compile(r"\b(?:add_argument|add_option|option)\(")
+_OPTION_NAME = re.compile(r"""["']-{0,2}([\w.-]{1,100})\\?["']""")
+_DEFAULT = re.compile(r"""\bdefault\s{0,4}=\s{0,4}[rbuf]{0,2}(?:(?:\\?["']){3}|\\?["'](?!\\?["']))""")
+_OPTION_CHARS = 1000
+"""So far behind its beginning the default of an option is looked for: add_argument("--api-key", default="x")."""
+_ELSE = re.compile(
+    r"""(?:(?<=env\(["'])|(?<=env\(\\["'])|(?<=environ\.get\(["'])|(?<=environ\.get\(\\["']))([\w.-]{1,100})\\?["']"""
+    r"""\s{0,4},\s{0,4}[rbuf]{0,2}(?:(?:\\?["']){3}|\\?["'](?!\\?["']))"""
+)
+"""A variable, and the text that stands in for it: os.getenv("API_KEY", "x")."""
 _TEXT = re.compile(r"""(?:[^"'\n\\]|\\(?!["']))+""")
 _LONG = re.compile(r"""(?:(?!\"{3}|'{3}).)+""", re.DOTALL)
 
@@ -100,7 +111,9 @@ def mask_text(text: str) -> str:
 def mask_source(path: str, text: str) -> str:
     """Hide what looks like a secret in a file: in code what is written out, in other files all that a name is given."""
     if PurePosixPath(path).suffix.lower() in _CODE:
-        return _without_said(_without_shapes(text), _WRITTEN, _TEXT)
+        text = _without_said(_without_shapes(text), _WRITTEN, _TEXT)
+        text = _without_defaults(text)
+        return _without_said(text, _ELSE, _TEXT) if "env" in text else text
     return mask_text(text)
 
 
@@ -125,6 +138,19 @@ def _without_said(text: str, said: re.Pattern[str], value: re.Pattern[str]) -> s
         if (hidden := of.match(text, found.end())) is not None:
             parts += [text[at : found.end()], MASK]
             at = hidden.end()
+    return "".join([*parts, text[at:]])
+
+
+def _without_defaults(text: str) -> str:
+    parts, at = [], 0
+    edges = [found.end() for found in _OPTION.finditer(text)]
+    for start, following in itertools.pairwise([*edges, len(text)]):
+        default = _DEFAULT.search(text, start, min(following, start + _OPTION_CHARS))
+        if default and any(is_secret(name) for name in _OPTION_NAME.findall(text, start, default.start())):
+            of = _LONG if default[0].endswith(('"""', "'''")) else _TEXT
+            if (hidden := of.match(text, default.end())) is not None:
+                parts += [text[at : default.end()], MASK]
+                at = hidden.end()
     return "".join([*parts, text[at:]])
 
 

@@ -95,12 +95,16 @@ def test_before_the_first_commit_all_that_is_staged_is_the_patch(tmp_path: Path)
 
 
 def test_the_users_own_settings_of_git_do_not_change_the_patch(root: Path, tmp_path: Path) -> None:
-    (root / "a.py").write_text("x = 2\n")
+    lines = "".join(f"line{at} = 0\n" for at in range(9))
+    (root / "a.py").write_text(lines)
+    run_git(root, "commit", "-qam", "longer")
+    (root / "a.py").write_text(lines.replace("line4 = 0", "line4 = 1"))
     plain = run_git(root, "diff", "HEAD")
     ran = tmp_path / "ran"
     for name, value in {
         "diff.external": f"touch {ran};:",
         "diff.noprefix": "true",
+        "diff.context": "0",
         "color.ui": "always",
         "core.fsmonitor": f"touch {ran};:",
         "diff.own.textconv": f"touch {ran};cat",
@@ -190,11 +194,59 @@ def test_the_packages_are_those_of_the_jobs_path(tmp_path: Path) -> None:
     later = tmp_path / "second" / "own_one-9.dist-info"
     later.mkdir(parents=True)
     (later / "METADATA").write_text("Name: own_one\nVersion: 9\n")
-    assert packages([str(tmp_path / "first"), str(tmp_path / "second"), str(tmp_path / "none")]) == {
+    notes: list[str] = []
+    assert packages([str(tmp_path / "first"), str(tmp_path / "second"), str(tmp_path / "none")], notes) == {
         "own_one": ("1.5", "own_one==1.5"),
         "vcs": ("2.0", "vcs @ git+https://example.org/x.git@abc"),
         "edited": ("3.0", "# edited==3.0 from file:///src/edited"),
     }
+
+
+def test_a_package_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    for name, author in (("old", b"J\xf6rg"), ("new", b"Joerg")):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        head = b"Metadata-Version: 2.1\nName: " + name.encode() + b"\nVersion: 1.0\nAuthor: "
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_bytes(head + author + b"\n\n")
+    said = environment(list(collect(task(tmp_path, search=(str(tmp_path),)))))
+    assert said["packages"] == {"new": "1.0"}
+    (note,) = (note for note in said["notes"] if note.startswith("packages"))
+    assert "old-1.0.dist-info" in note
+
+
+def test_what_git_does_not_answer_is_not_shown_as_clean(root: Path) -> None:
+    clean = code(list(collect(task(root))))
+    (root / ".git" / "index").write_bytes(b"broken")
+    found = list(collect(task(root)))
+    assert files(found, "patch")[PATCH].note == "git did not answer"
+    assert files(found, "untracked")[""].note == "git did not answer"
+    assert environment(found)["git"]["dirty"] is True
+    assert code(found) != clean
+
+
+def test_what_is_committed_while_it_is_collected_is_in_the_patch(root: Path) -> None:
+    first = run_git(root, "rev-parse", "HEAD").strip()
+    (root / "a.py").write_text("x = 22\n")
+    run_git(root, "commit", "-qam", "second")
+    found = list(collect(task(root, facts={"git": {"commit": first, "branch": "main", "remote": ""}})))
+    said = environment(found)["git"]
+    assert (said["commit"], said["dirty"]) == (first, True)
+    assert b"+x = 22" in files(found, "patch")[PATCH].content
+
+
+def test_a_secret_file_of_a_submodule_stays_there(root: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / ".env").write_text("x\n")
+    run_git(inner, "init", "-q")
+    run_git(inner, "add", ".")
+    run_git(inner, "commit", "-qm", "inner")
+    run_git(root, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), "sub")
+    run_git(root, "commit", "-qm", "sub")
+    run_git(root, "config", "diff.submodule", "diff")
+    (root / "sub" / ".env").write_text("hidden\n")
+    found = list(collect(task(root)))
+    assert b"-dirty" in files(found, "patch")[PATCH].content
+    assert not any(b"hidden" in file.content for file in files(found, "patch").values())
 
 
 def test_the_lock_holds_what_pip_says_is_installed() -> None:
@@ -202,7 +254,7 @@ def test_the_lock_holds_what_pip_says_is_installed() -> None:
         [sys.executable, "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True
     )
     installed = {each["name"]: each["version"] for each in json.loads(done.stdout)}
-    found = {name: version for name, (version, _) in packages(sys.path).items()}
+    found = {name: version for name, (version, _) in packages(sys.path, []).items()}
     assert len(installed) > 20
     assert {name: found.get(name) for name in installed} == installed
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from runtide.cli import main
 from runtide.cli.home import Home, PartState, Ports, UpState
 from runtide.cli.ports import free_port
+from runtide.cli.reading import print_run
 from runtide.cli.tables import cell, print_json, print_table
 from runtide.cli.tail import line_of, values_of
 from runtide.cli.up import up_arguments
@@ -48,13 +50,36 @@ def test_tail_lines() -> None:
     assert values_of(values, 7) == "step 7  loss=0.5"
 
 
+def test_a_run_shows_its_own_summary_and_no_metric_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"verdict": "keep", "loss": 0.25, "acc": 0.75, "norm": "nan"}
+    metrics = [{"metric": name, "last": last} for name, last in (("loss", 0.5), ("acc", 0.75), ("norm", math.nan))]
+    run = {"run_id": "r", "config": {}, "summary": summary}
+    rest: dict[str, list[object]] = {
+        name: [] for name in ("attempts", "environments", "files", "streams", "datasets", "kpis")
+    }
+    print_run({"run": run, "metrics": metrics, **rest})
+    said = capsys.readouterr().out
+    own = said.partition("summary")[2].partition("metrics, all")[0]
+    assert '"keep"' in own
+    assert "0.25" in own, "its own entry, over the metric of that name"
+    assert "acc" not in own
+    assert "norm" not in own
+
+
 def test_status_and_down_where_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--home", str(tmp_path), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["up"] is False
     assert found["lag"] == {"unshipped_bytes": 0}
     assert main(["status", "--home", str(tmp_path)]) == 3
-    assert "nothing runs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing runs" in said
+    assert "`runtide up` starts it" in said
+    assert said.count("\n") == 1, "no tables of nothing"
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "ingest.log").write_text("x" * 2**20)
+    assert main(["status", "--home", str(tmp_path)]) == 3
+    assert "1.0 MiB" in capsys.readouterr().out
     assert main(["down", "--home", str(tmp_path / "none")]) == 0
     assert "no such home" in capsys.readouterr().out
 

@@ -16,10 +16,11 @@ from runtide.gateway.limits import Limits, Rates
 from runtide.gateway.settings import GatewaySettings, check_exposure
 from runtide.gateway.status import DELAY_KEY, DETAILS_KEY, answer_for
 from runtide.gateway.tokens import Token, TokenBook, UnknownToken, bearer, hash_token, new_token, revoked
+from runtide.v1 import artifacts_pb2 as artifacts
 from runtide.v1 import ingest_pb2 as pb
 from runtide.v1 import records_pb2 as rec
-from runtide.wire import framing
-from runtide.wire.books import CHANGES
+from runtide.wire import framing, limits
+from runtide.wire.books import CHANGES, UNREADABLE
 from runtide.wire.errors import BadInput, Busy, Unavailable
 from runtide.wire.loopback import is_loopback
 from runtide.wire.roles import Role
@@ -130,7 +131,7 @@ def services() -> list[str]:
     """Every call of every service in proto/, as gRPC names it."""
     return [
         f"/{service.full_name}/{method.name}"
-        for file in (pb.DESCRIPTOR, rec.DESCRIPTOR)
+        for file in (artifacts.DESCRIPTOR, pb.DESCRIPTOR, rec.DESCRIPTOR)
         for service in file.services_by_name.values()
         for method in service.methods
     ]
@@ -138,7 +139,7 @@ def services() -> list[str]:
 
 def test_every_call_has_its_rule_and_no_rule_is_without_a_call() -> None:
     files = {path.stem for path in (Path(__file__).parents[3] / "proto/runtide/v1").glob("*.proto")}
-    assert files == {"ingest", "records"}, "services() must know every file"
+    assert files == {"artifacts", "ingest", "records"}, "services() must know every file"
     ours = {method for method in RULES if method.startswith("/runtide.")}
     assert ours == set(services())
     assert all(RULES[method] for method in ours), "none of our own calls is public"
@@ -276,6 +277,43 @@ def test_rulings_that_are_refused(range_: pb.Range, field: str) -> None:
     found = check_range(range_, LIMITS)
     assert isinstance(found, pb.Refusal)
     assert (found.field, bool(found.limit)) == (field, True)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "role", "taken"),
+    [
+        ("@kpis", rec.ROLE_USER, True),
+        ("@kpis", rec.ROLE_RANK, False),
+        ("@changes", rec.ROLE_RANK, False),
+        ("@other", rec.ROLE_AGENT, False),
+        ("r", rec.ROLE_USER, False),
+    ],
+)
+def test_only_users_write_in_books_and_users_in_nothing_else(run_id: str, role: rec.Role, taken: bool) -> None:
+    verdict = check_range(sound(run_id=run_id, role=role), LIMITS)
+    assert (not isinstance(verdict, pb.Refusal)) is taken
+    assert taken or (verdict.code, verdict.field, verdict.value) == ("identity", "run_id", run_id)  # type: ignore[union-attr]
+
+
+def test_no_job_speaks_in_a_stream_that_sinks_leave_out_of_their_ledger() -> None:
+    named = {"stream": f"{UNREADABLE}-1-2", "run_id": "r"}
+    verdict = check_range(sound(**named), LIMITS)
+    assert isinstance(verdict, pb.Refusal)
+    assert (verdict.code, verdict.field, verdict.value) == ("identity", "stream", named["stream"])
+    ruled = pb.Range(stream=named["stream"], ruling=pb.Ruling(offsets=[0], by="ann", discard="enough"))
+    assert not isinstance(check_range(ruled, LIMITS), pb.Refusal)
+
+
+def test_who_writes_in_a_book_is_the_tokens_holder_however_long_the_name_and_whatever_is_said() -> None:
+    for name in ("ann", "n" * limits.IDENTITY_BYTES, "\u00e9" * (limits.IDENTITY_BYTES // 2)):
+        token, _ = new_token("vision", Role.WRITER, name)
+        book = sound(run_id="@kpis", role=rec.ROLE_USER, actor="somebody else")
+        request = pb.PushRequest(ranges=[book, sound(actor="somebody else")])
+        Caller("vision", token).sign(request)
+        in_book, of_run = request.ranges
+        assert in_book.actor.startswith(f"{token.id} writer {name[:100]}")
+        assert of_run.actor == ""
+        assert not isinstance(check_range(in_book, LIMITS), pb.Refusal), "a long name costs no data"
 
 
 def test_the_largest_range_that_is_taken() -> None:

@@ -132,6 +132,41 @@ def test_a_configuration_that_is_none_is_refused_by_what_it_is(job):
     assert "what is to be set is of type int, but config and summary take a dictionary" in done.stderr
 
 
+def test_what_holds_itself_is_refused_by_name_and_costs_nothing_else(job):
+    done = job.run("""
+import runtide
+circle = {"lr": 0.1, "model": {"dim": 8}}
+circle["model"]["whole"] = circle
+row = [1]
+row.append(row)
+run = runtide.init("p", config=circle)
+run.config["row"] = row
+run.config.model["dim"] = 16
+twice = {"dim": 1}
+run.config["shared"] = {"a": twice, "b": twice}
+""")
+    said = {key: json.loads(text) for key, text in job.stream().entries().items()}
+    assert said == {"lr": 0.1, "model.dim": 16, "shared.a.dim": 1, "shared.b.dim": 1}
+    assert "refused: entry 'model.whole' is part of itself" in done.stderr
+    assert "refused: entry 'row' is part of itself" in done.stderr
+    assert "recursion" not in done.stderr
+
+
+def test_a_summary_refuses_what_has_no_form_but_its_repr(job):
+    done = job.run("""
+import pathlib, runtide
+import numpy as np
+run = runtide.init("p")
+run.summary["x"] = object()
+run.summary["rows"] = {"a": [1, len], "b": 2}
+run.summary.update(path=pathlib.Path("/data"), best=np.float32(0.5), each=np.arange(2), none=None, names={"a"})
+""")
+    said = {key: json.loads(text) for key, text in job.stream().entries("summary_set").items()}
+    assert said == {"rows/b": 2, "path": "/data", "best": 0.5, "each": [0, 1], "none": None, "names": ["a"]}
+    assert "refused: entry 'x' is of type object, but a summary takes" in done.stderr
+    assert "refused: entry 'rows/a' is of type builtin_function_or_method" in done.stderr
+
+
 def test_text_that_is_no_valid_unicode_is_made_so(job):
     """A path from the command line or a folder listing may hold any bytes."""
     job.run(

@@ -260,6 +260,11 @@ def test_tables_of_every_library_are_taken(run: Said, data: Any) -> None:
     assert run.json == {"columns": ["a", "b"], "rows": [[1, "x"], [2, None]]}
 
 
+def test_a_histogram_counts_all_values_of_an_array_of_any_shape(run: Said) -> None:
+    run.log_histogram(np.arange(24.0).reshape(2, 3, 4), bins=[0, 6, 24])
+    assert run.json["counts"] == [6, 18]
+
+
 def test_a_histogram_counts_as_numpy_does(run: Said) -> None:
     values = array.array("d", [0, 0.1, 0.2, 0.5, 1, 1, 3])
     run.log_histogram(values, bins=[0, 0.2, 1, 2])

@@ -415,6 +415,9 @@ def test_arguments_win_over_variables():
     assert settings(env).tags == ("a", "b")
     assert settings({}).url == "grpc://127.0.0.1:7171"
     assert settings({}, url="host:1").url == "grpc://host:1"
+    assert settings({}, url="localhost").url == "grpc://localhost:7171"
+    assert settings({}, url="grpcs://[::1]/").url == "grpcs://[::1]:7171"
+    assert settings({}, url="grpc://[::1").url == "grpc://[::1"
 
 
 @pytest.mark.parametrize(
@@ -428,6 +431,7 @@ def test_arguments_win_over_variables():
         {"name": "x" * 2000},
         {"run_id": " a"},
         {"run_id": "a b"},
+        {"run_id": "@kpis"},
         {"tags": 5},
         {"dir": 5},
         {"resume_from": 5.5, "resume": "x"},

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runtide.sdk.settings import settings
+from runtide.sdk.source import variables
 from runtide.spool.capture import CAPTURE_FILE, CaptureTask
 from runtide.testing.waiting import until
 from runtide.v1.records_pb2 import ROLE_AGENT, ROLE_RANK, SourceFile
@@ -92,6 +94,8 @@ def test_the_code_of_a_command_is_the_entry(kept: Job) -> None:
 
 
 def test_variables_are_chosen_by_patterns_and_masked(kept: Job) -> None:
+    usual = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_CLI_CONFIG_FILE": "/c", "TF_VAR_db": "K1", "OMP_NUM_THREADS": "4"}
+    assert sorted(variables(usual, settings({}).capture_env)) == ["OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"]
     told = {"RUNTIDE_CAPTURE_ENV": "MY_*, OMP_NUM_THREADS", "MY_TOKEN": "K1", "MY_NAME": "n", "CUDA_HOME": "/c"}
     kept.run(SCRIPT, told | {"OMP_NUM_THREADS": "2"})
     (environment,) = (json.loads(record.environment.json) for record in collected(kept).said("environment"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import count
 from typing import Any
@@ -144,6 +145,52 @@ def test_chains_of_projects_are_apart(client: Client) -> None:
     Store(client, Writer(client)).flush([arrived(one, "s", "notes", "x"), arrived(two, "s", "notes", "x")])
     assert (chain(client, one), chain(client, two)) == ([(1, "s")], [(1, "s")])
     assert audit.verify(client, one).head != audit.verify(client, two).head
+
+
+COLUMNS = [
+    *("project", "seq", "time", "actor", "subject", "kind", "reason", "before", "after", "stream", "offset"),
+    *("previous", "hash"),
+]
+FOUND = {
+    "previous": "row seq 2 .*: its previous is",
+    "seq": "row seq 3 .*: its seq is 3, but 2 should follow",
+    "project": "row seq 3 .*: its seq is 3, but 2 should follow",
+}
+
+
+@pytest.fixture
+def kept(client: Client) -> str:
+    """A project with four changes, whose rows are in the table `kept` too."""
+    project = f"kept-{next(_numbers)}"
+    Store(client, Writer(client)).flush([arrived(project, f"s{number}", "notes", number * "x") for number in range(4)])
+    client.command("CREATE OR REPLACE TABLE runtide.kept ENGINE = Memory AS SELECT * FROM runtide.audit_rows")
+    return project
+
+
+def put(client: Client, project: str, where: str, altered: str = "", other: str = "") -> list[str]:
+    """Leave of the chain what is told, with one column altered in its second row; returns what is found then."""
+    columns = ", ".join(COLUMNS)
+    changed = ", ".join(f"if(seq = 2, {other}, {name})" if name == altered else name for name in COLUMNS)
+    client.command("TRUNCATE TABLE runtide.audit_rows")
+    client.command(
+        f"INSERT INTO runtide.audit_rows ({columns}) SELECT {changed} FROM runtide.kept"
+        f" WHERE project = '{project}' AND {where}"
+    )
+    return audit.verify(client, project).problems
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_whatever_is_altered_of_a_stored_row_is_found(client: Client, kept: str, column: str) -> None:
+    other = f"{column} + 7" if column in {"seq", "offset", "time"} else f"concat('x', {column})"
+    assert put(client, kept, "true") == []
+    first, *_ = put(client, kept, "true", column, other)
+    assert re.search(FOUND.get(column, "row seq 2 .*: its hash is"), first)
+
+
+def test_rows_that_are_removed_are_found(client: Client, kept: str) -> None:
+    assert re.search("row seq 2 .*: its seq is 2, but 1 should follow", put(client, kept, "seq > 1")[0])
+    assert re.search(FOUND["seq"], put(client, kept, "seq != 2")[0])
+    assert put(client, kept, "seq < 4") == [f"project {kept}: the change at 0 of stream s3 is not in the chain"]
 
 
 def test_long_chains_are_read_in_pages_and_ten_thousand_runs_are_listed_soon(

@@ -9,7 +9,9 @@ import pytest
 from runtide.sink import columns
 from runtide.sink.arrived import Arrived, read
 from runtide.testing.streams import NOW_US, MadeStream, varied_stream
+from runtide.v1.records_pb2 import Role
 from runtide.wire import canary as words
+from runtide.wire.books import KPIS
 
 MONTH_US = 31 * 86_400 * 1_000_000
 
@@ -52,6 +54,11 @@ def test_what_the_canary_says_goes_by_itself() -> None:
     batch = columns.points(parts, 30)
     days = {row["project"]: row["days"] for row in batch.to_pylist()}
     assert days == {words.PROJECT: words.DAYS, "p": 30}
+
+
+def test_books_are_kept_whatever_retention_says() -> None:
+    parts = [arrived(MadeStream("s1", run_id=KPIS, role=Role.ROLE_USER).open()), arrived(MadeStream("s2").open())]
+    assert [row["days"] for row in columns.events(parts, 30).to_pylist()] == [0, 30]
 
 
 def test_no_parts_make_no_rows() -> None:

@@ -72,8 +72,11 @@ def test_two_bad_jobs_among_good_ones_stop_nobody() -> None:
 def test_records_that_are_half_good_are_no_flood() -> None:
     flood = Flood(100)
     for _ in range(100):
-        for run in ("a", "b"):
-            note(flood, said(run, 20, good=10))
+        parts = [said(run, 60, good=10) for run in ("a", "b")]
+        for part in parts:  # of one flush: all are judged before anything is stored
+            flood.refused(part, part.said.dead, everybody, lambda part: False)
+        for part in parts:
+            flood.stored(part, Counter())
 
 
 def test_what_is_stored_makes_up_for_what_was_refused() -> None:
@@ -82,6 +85,27 @@ def test_what_is_stored_makes_up_for_what_was_refused() -> None:
         for run in ("a", "b"):
             note(flood, said(run, 40))
             note(flood, said(run, good=40))
+
+
+def test_what_another_run_stores_makes_up_for_as_many() -> None:
+    flood = Flood(100)
+    for _ in range(6):  # of each turn ten are left
+        note(flood, said("a", 20))
+        note(flood, said("b", 20))
+        note(flood, said("c", good=30))
+    note(flood, said("a", 20))
+    with pytest.raises(Flooded):
+        note(flood, said("b", 20))
+
+
+def test_what_was_made_up_for_is_forgotten_and_so_is_what_was_stored() -> None:
+    flood = Flood(100)
+    note(flood, said("a", 40))
+    note(flood, said("b", 40))
+    note(flood, said("c", good=1000))
+    note(flood, said("a", 50))
+    with pytest.raises(Flooded):
+        note(flood, said("b", 50))
 
 
 def test_other_kinds_do_not_vouch_for_a_kind() -> None:
@@ -111,6 +135,7 @@ def test_zero_lets_everything_pass() -> None:
 
 def test_a_flush_that_did_not_hold_has_not_counted() -> None:
     flood = Flood(100)
+    note(flood, said("a", 10))
     for _ in range(10):
         tried = flood.copy()
         note(tried, said("a", 30))

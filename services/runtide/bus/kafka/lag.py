@@ -39,8 +39,10 @@ class Lag:
     """The next offset that the group stores."""
     first: int
     end: int
-    seconds: float
-    """Age of the oldest message that is not stored and still there; 0 where there is none."""
+    seconds: float | None
+    """Age of the oldest message that is not stored and still there; 0 where there is none, None where the brokers did
+    not hand it out in time.
+    """
     retention_s: float | None
     """How long the topic keeps messages; None for ever."""
 
@@ -50,8 +52,10 @@ class Lag:
         return max(0, self.end - max(self.wanted, self.first))
 
     @property
-    def share(self) -> float:
+    def share(self) -> float | None:
         """Of the retention, how much has passed for the oldest message; 1 is the moment at which it is deleted."""
+        if self.seconds is None:
+            return None
         return self.seconds / self.retention_s if self.retention_s else 0.0
 
     @property
@@ -60,7 +64,7 @@ class Lag:
         where = f"{self.topic} partition {self.partition}"
         if self.wanted < self.first:
             return f"{where}: {self.first - self.wanted} messages were deleted before they were stored"
-        if self.share < ALARM_SHARE:
+        if self.seconds is None or self.share is None or self.share < ALARM_SHARE:
             return ""
         return (
             f"{where}: its oldest message that is not stored is {self.seconds / 3600:.1f} h old, {self.share:.0%} of "
@@ -109,7 +113,7 @@ async def _measured(
     return [
         Lag(
             *(topic, place.partition, wanted[place], first[place], end[place]),
-            max(0.0, now - oldest[place]) if place in oldest else 0.0,
+            max(0.0, now - oldest[place]) if place in oldest else None if behind[place] < end[place] else 0.0,
             retention_s,
         )
         for place in places

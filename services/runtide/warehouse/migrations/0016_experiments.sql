@@ -14,7 +14,7 @@ CREATE OR REPLACE VIEW runtide.experiment_runs
     best_so_far Nullable(Float64)              COMMENT 'Best of this run and of those that started before',
     hours       Float64                        COMMENT 'Duration times processes',
     cost        Nullable(Float64)              COMMENT 'What it has cost in the unit of the budget; NULL where that is not known',
-    budget_used Nullable(Float64)              COMMENT 'What this run and those that started before have cost',
+    budget_used Nullable(Float64)              COMMENT 'What this run and those that started before have cost, without those of which that is not known',
     budget_left Nullable(Float64)              COMMENT 'What that leaves of the budget; below 0 where it is over'
 )
 COMMENT 'Runs of each experiment in the order of their start: progress towards the objective, and the budget burning down'
@@ -30,21 +30,19 @@ AS WITH
         WHERE startsWith(subject, 'experiment:') AND kind IN ('objective', 'budget')
         GROUP BY project, subject
     ),
-    -- What each run has cost. Devices are not counted here: an hour of a process is taken for one of a device.
+    -- What each run has cost so far. An amount of money that is not all of it counts as not known.
     spent AS
     (
-        SELECT
-            project, run_id, duration_s * greatest(world_size, 1) / 3600 AS process_hours,
-            process_hours AS gpu_hours, CAST(map(), 'Map(String, Float64)') AS costs
-        FROM runtide.runs
+        SELECT project, run_id, gpu_hours, if(priced, map(currency, cost), CAST(map(), 'Map(String, Float64)')) AS costs
+        FROM runtide.run_costs
     )
 SELECT
     r.project AS project, r.experiment AS experiment, r.run_id AS run_id, r.name AS name, r.state AS state,
     r.started_at AS started_at, r.finished_at AS ended_at, if(s.goal = 'min', m.low, m.high) AS value,
     if(s.goal = 'min', min(value) OVER earlier, max(value) OVER earlier) AS best_so_far,
-    c.process_hours AS hours,
+    r.duration_s * greatest(r.world_size, 1) / 3600 AS hours,
     multiIf(
-        s.unit = 'hours', toNullable(c.process_hours), s.unit = 'gpu-hours', toNullable(c.gpu_hours),
+        s.unit = 'hours', toNullable(hours), s.unit = 'gpu-hours', toNullable(c.gpu_hours),
         mapContains(c.costs, s.unit), toNullable(c.costs[s.unit]), NULL
     ) AS cost,
     sum(cost) OVER earlier AS budget_used, s.budget - budget_used AS budget_left
@@ -85,13 +83,14 @@ CREATE OR REPLACE VIEW runtide.experiments
     met               Bool                           COMMENT 'Whether the objective is met',
     budget            Nullable(Float64)              COMMENT 'What it may cost; NULL where nothing was said',
     budget_unit       String                         COMMENT 'gpu-hours, hours (of processes) or a currency',
-    budget_used       Nullable(Float64)              COMMENT 'What it has cost in that unit; NULL where that is not known',
+    budget_used       Nullable(Float64)              COMMENT 'What it has cost in that unit; NULL where that is not known of any run',
     budget_used_share Nullable(Float64)              COMMENT 'Used share of the budget; 1 is all of it',
-    budget_alert      String                         COMMENT '80 % from four fifths of the budget on, over beyond it; empty before',
+    budget_alert      String                         COMMENT '80 % from four fifths of the budget on, 100 % from all of it on; empty before',
     decision          String                         COMMENT 'accepted, rejected or postponed: the last decision',
     depends           Array(String)                  COMMENT 'What it depends on: experiment:NAME, run:ID',
     created_at        Nullable(DateTime64(6, 'UTC')) COMMENT 'When it was created; NULL where runs alone name it',
-    hours             Float64                        COMMENT 'Hours of its processes: duration of each run times its processes'
+    hours             Float64                        COMMENT 'Hours of its processes: duration of each run times its processes',
+    runs_not_priced   UInt64                         COMMENT 'Runs whose cost in the unit of the budget is not known: budget_used is without them'
 )
 COMMENT 'One row for each experiment: what is planned and what is so'
 AS WITH
@@ -131,6 +130,7 @@ AS WITH
             project, experiment, count() AS number, countIf(state = 'finished') AS finished,
             countIf(isNull(ended_at)) AS going, toNullable(min(started_at)) AS began,
             if(going > 0, NULL, max(ended_at)) AS done, sum(hours) AS all_hours, sum(cost) AS used,
+            countIf(isNull(cost)) AS unknown,
             min(value) AS low, argMin(run_id, (value, started_at, run_id)) AS low_run,
             max(value) AS high, argMax(run_id, (value, -toUnixTimestamp64Micro(started_at), run_id)) AS high_run
         FROM runtide.experiment_runs
@@ -156,8 +156,9 @@ SELECT
     ifNull(if(goal = 'min', best <= target, best >= target), false)::Bool AS met,
     JSONExtract(s.money, 'amount', 'Nullable(Float64)') AS budget, JSONExtractString(s.money, 'unit') AS budget_unit,
     r.used AS budget_used, budget_used / budget AS budget_used_share,
-    multiIf(budget_used_share > 1, 'over', budget_used_share >= 0.8, '80 %', '') AS budget_alert,
-    s.decision AS decision, d.things AS depends, s.created_at AS created_at, r.all_hours AS hours
+    multiIf(budget_used_share >= 1, '100 %', budget_used_share >= 0.8, '80 %', '') AS budget_alert,
+    s.decision AS decision, d.things AS depends, s.created_at AS created_at, r.all_hours AS hours,
+    if(isNull(budget), 0, r.unknown) AS runs_not_priced
 FROM named AS n
 LEFT JOIN said AS s ON s.project = n.project AND s.experiment = n.experiment
 LEFT JOIN needed AS d ON d.project = n.project AND d.experiment = n.experiment
@@ -166,26 +167,31 @@ LEFT JOIN ran AS r ON r.project = n.project AND r.experiment = n.experiment;
 CREATE OR REPLACE VIEW runtide.experiment_dependencies
 (
     project    String COMMENT 'Tenant, from the token',
-    experiment String COMMENT 'What waits',
+    experiment String COMMENT 'What waits; of a run its experiment, empty before it starts',
+    run_id     String COMMENT 'The run that waits; empty where the whole experiment does',
     depends_on String COMMENT 'What it waits for: experiment:NAME or run:ID',
     needs      String COMMENT 'data, model or order: what it takes from there',
     why        String COMMENT 'Why, as they said',
     state      String COMMENT 'ready: the experiment there has met its objective or was accepted, the run has finished; else blocked'
 )
-COMMENT 'What experiments wait for: a graph, one row for each edge'
+COMMENT 'What experiments and runs wait for: a graph, one row for each edge'
 AS SELECT
-    n.project AS project, n.experiment AS experiment, n.thing AS depends_on, n.what AS needs, n.reason AS why,
+    n.project AS project, if(n.run = '', n.name, w.experiment) AS experiment, n.run AS run_id,
+    n.thing AS depends_on, n.what AS needs, n.reason AS why,
     if(e.experiment != '' OR r.run_id != '', 'ready', 'blocked') AS state
 FROM
 (
     SELECT
-        project, substring(subject, 12) AS experiment, JSONExtractString(after, 'on') AS thing, argMax(after, seq) AS last,
+        project, if(startsWith(subject, 'run:'), substring(subject, 5), '') AS run,
+        if(run = '', substring(subject, 12), '') AS name,
+        JSONExtractString(after, 'on') AS thing, argMax(after, seq) AS last,
         JSONExtractString(last, 'needs') AS what, JSONExtractString(last, 'why') AS reason
     FROM runtide.audit_rows
-    WHERE kind = 'depends' AND startsWith(subject, 'experiment:')
+    WHERE kind = 'depends'
     GROUP BY project, subject, thing
     HAVING NOT JSONExtractBool(last, 'removed')
 ) AS n
+LEFT JOIN (SELECT project, run_id, experiment FROM runtide.runs) AS w ON w.project = n.project AND w.run_id = n.run
 LEFT JOIN
 (
     SELECT project, experiment FROM runtide.experiments WHERE met OR decision = 'accepted'
