@@ -64,6 +64,61 @@ actor String
 saved_at DateTime64(6, 'UTC')
 json String
 
+[experiment_runs]
+project String
+experiment String
+run_id String
+name String
+state String
+started_at DateTime64(6, 'UTC')
+ended_at Nullable(DateTime64(6, 'UTC'))
+value Nullable(Float64)
+best_so_far Nullable(Float64)
+hours Float64
+cost Nullable(Float64)
+budget_used Nullable(Float64)
+budget_left Nullable(Float64)
+
+[experiments]
+project String
+experiment String
+hypothesis String
+owner String
+metric String
+goal String
+target Nullable(Float64)
+deadline Nullable(Date)
+planned_from Nullable(Date)
+planned_to Nullable(Date)
+started_at Nullable(DateTime64(6, 'UTC'))
+ended_at Nullable(DateTime64(6, 'UTC'))
+runs UInt64
+runs_finished UInt64
+runs_going UInt64
+best Nullable(Float64)
+best_run String
+to_go Nullable(Float64)
+met Bool
+budget Nullable(Float64)
+budget_unit String
+budget_used Nullable(Float64)
+budget_used_share Nullable(Float64)
+budget_alert String
+decision String
+depends Array(String)
+created_at Nullable(DateTime64(6, 'UTC'))
+hours Float64
+runs_not_priced UInt64
+
+[experiment_dependencies]
+project String
+experiment String
+run_id String
+depends_on String
+needs String
+why String
+state String
+
 [attempts]
 project String
 run_id String

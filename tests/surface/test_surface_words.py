@@ -50,6 +50,7 @@ PROMISED = [
     "delete",
     "restore",
     "audit",
+    "experiment",
     "costs",
     "prices",
     "dead-letters",
@@ -75,6 +76,7 @@ GROUPS = {
     "dead-letters": ["list", "show", "replay", "discard"],
     "kpi": ["log", "import", "list"],
     "token": ["create", "list", "revoke"],
+    "experiment": ["create", "list", "show", "plan", "depend", "decide", "budget", "report"],
 }
 """Commands that have commands of their own."""
 
@@ -120,6 +122,8 @@ def test_help_of_base_commands_has_an_example(name: str, capsys: pytest.CaptureF
         "audit list",
         "artifact list",
         "costs",
+        "experiment list",
+        "experiment show",
         "dead-letters list",
         "dead-letters show",
         "verify",
@@ -132,7 +136,9 @@ def test_lists_take_json(name: str) -> None:
     assert "--json" in CliRunner().invoke(app, [*name.split(), "--help"]).output
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/security.md", "docs/kpis.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/security.md", "docs/kpis.md", "docs/experiments.md"]
+)
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     blocks = "\n".join(re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL)) + "\n".join(

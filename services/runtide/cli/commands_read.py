@@ -83,7 +83,7 @@ def sql(
     dead_letter_rulings, environments, files, fingerprints, confusion_matrices, curves, curve_areas, histograms, images,
     metric_definitions, run_metrics, duplicates, explored, completeness, dataset_uses, datasets, kpis, calibrations,
     artifacts, artifact_files, artifact_uses, artifact_words, costs, run_costs, audit, run_changes, deleted_runs,
-    comments, claims, saved_views.
+    comments, claims, saved_views, experiments, experiment_runs, experiment_dependencies.
 
     A statement that ends in FORMAT and a name is answered in that format.
 

@@ -37,7 +37,7 @@ NEEDS: dict[str, Need] = {
     "canary": Need("gateway", (*_WAREHOUSE, "prometheus_client")),
     **dict.fromkeys(("compare", "leaderboard", "export", "duplicates", "explored", "reproduce", "kpi"), _READING),
     **dict.fromkeys(("costs", "prices", "artifact", "audit", "tag", "note", "comment", "rename"), _READING),
-    **dict.fromkeys(("delete", "restore"), _READING),
+    **dict.fromkeys(("delete", "restore", "experiment"), _READING),
     **dict.fromkeys(("migrate", "rebuild", "runs", "show", "tail", "sql", "verify", "dead-letters"), _READING),
 }
 """Commands that are not here (down, status, --help) need the command line only."""

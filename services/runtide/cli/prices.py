@@ -173,11 +173,15 @@ def print_costs(found: Sequence[Row]) -> None:
     """Show `costs` to people; an amount that is not all of it says so."""
     shown = []
     for row in found:
-        missing = f"{row['not_priced']} of {row['runs']} not priced" if row["not_priced"] else ""
-        if row["not_priced"] == row["runs"]:
-            missing = "not priced"
-        amount = f"{row['cost']:.2f} {row['currency']}" if row["cost"] or not missing else ""
-        amount = ", ".join(filter(None, (amount, missing)))
         rest = {name: value for name, value in row.items() if name not in ("cost", "currency", "not_priced")}
-        shown.append({**rest, "cost": amount})
+        shown.append({**rest, "cost": amount(row)})
     print_table(shown, empty="no runs")
+
+
+def amount(row: Row) -> str:
+    """A row of `costs` as money; what is not priced says so."""
+    missing = f"{row['not_priced']} of {row['runs']} not priced" if row["not_priced"] else ""
+    if row["not_priced"] == row["runs"]:
+        missing = "not priced"
+    money = f"{row['cost']:.2f} {row['currency']}" if row["cost"] or not missing else ""
+    return ", ".join(filter(None, (money, missing)))

@@ -62,10 +62,24 @@ def make_change(
     return Outcome(project, range_.stream, subject, kind)
 
 
+def make_changes(
+    push: Push, subject: str, told: Sequence[tuple[str, Any]], reason: str = "", by: str = "", project: str = "default"
+) -> Outcome:
+    """Make several changes of one subject, kinds and what they say, as one command: all of them are taken or none."""
+    range_ = _range([_sealed(subject, kind, after, reason, by) for kind, after in told], by, project)
+    hand_over([range_], push)
+    return Outcome(project, range_.stream, subject, told[-1][0])
+
+
 def as_range(
     subject: str, kind: str, after: Any, reason: str, by: str, project: str, *, before: Any = None, stream: str = ""
 ) -> Range:
     """The Range that carries a change. Raises BadInput."""
+    return _range([_sealed(subject, kind, after, reason, by, before)], by, project, stream)
+
+
+def _sealed(subject: str, kind: str, after: Any, reason: str, by: str, before: Any = None) -> bytes:
+    """One change as the element of a body."""
     change = Change(
         time_us=time.time_ns() // 1000,
         actor=by,
@@ -76,6 +90,10 @@ def as_range(
         after=as_json(FIXED.get(kind, after)),
     )
     check_change(change)
+    return seal(Record(change=change).SerializeToString())
+
+
+def _range(sealed: Sequence[bytes], by: str, project: str, stream: str = "") -> Range:
     return Range(
         stream=stream or uuid4().hex,
         run_id=CHANGES,
@@ -83,7 +101,7 @@ def as_range(
         attempt=1,
         project=project,
         actor=by[:ACTOR_CHARACTERS] or "unknown",
-        body=seal(Record(change=change).SerializeToString()),
+        body=b"".join(sealed),
     )
 
 

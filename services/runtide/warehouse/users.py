@@ -71,6 +71,9 @@ VIEWS = (
     "artifacts",
     "artifact_files",
     "artifact_uses",
+    "experiment_runs",
+    "experiments",
+    "experiment_dependencies",
 )
 KEPT = ("price_rows",)
 """Written by an administrator, as `runtide migrate` is run by one."""

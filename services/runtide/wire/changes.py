@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from runtide.v1.records_pb2 import Change, Record
+from runtide.wire import experiments
 from runtide.wire.errors import BadInput
 from runtide.wire.framing import CRC_BYTES, FramingError, elements, sound
 from runtide.wire.limits import KIB, NAME_BYTES
@@ -98,10 +99,12 @@ KINDS: dict[str, Kind] = {
     "stage": Kind(_anything, admin=True),
     "approve": Kind(_anything, admin=True),
     "decision": Kind(_anything),
-    "objective": Kind(_anything),
-    "budget": Kind(_anything),
-    "plan": Kind(_anything),
-    "depends": Kind(_anything),
+    "hypothesis": Kind(_text, subjects=("experiment",)),
+    "owner": Kind(_text, subjects=("experiment",)),
+    "objective": Kind(experiments.judge_objective, subjects=("experiment",)),
+    "budget": Kind(experiments.judge_budget),
+    "plan": Kind(experiments.judge_plan, subjects=("experiment",)),
+    "depends": Kind(experiments.judge_depends, subjects=("experiment", "run"), adds=True),
     "retention": Kind(_anything, admin=True),
     "view_save": Kind(_object, "view", ("view",)),
     "view_delete": Kind(_exactly(None), "view", ("view",)),

@@ -31,6 +31,12 @@ SOUND: dict[str, Any] = {
     "favourite": True,
     "delete": True,
     "restore": False,
+    "objective": {"metric": "loss", "goal": "min", "target": 0.1},
+    "hypothesis": "wider is better",
+    "owner": "ada",
+    "plan": {"from": "2026-01-01", "to": "2026-01-31", "deadline": "2026-02-01"},
+    "budget": {"amount": 200, "unit": "gpu-hours"},
+    "depends": {"on": "run:7c2f", "needs": "data", "why": "its labels"},
     "view_save": {"columns": ["loss"]},
     "view_delete": None,
 }
